@@ -1,0 +1,1 @@
+"""Frames: where they come from and how they are handed on."""

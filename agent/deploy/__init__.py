@@ -1,0 +1,1 @@
+"""Model versions on the device: plan, store, download, self-test, activate."""

@@ -1,0 +1,1 @@
+"""Decoders: one file for each output layout, chosen by name in the manifest; numpy only."""

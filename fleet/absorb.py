@@ -1,0 +1,48 @@
+"""The seam between ingest and the slices: what ingest hands over, and what a slice answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from sqlmodel import Session
+
+from wire.messages import Lane
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """One decoded record of a lane, from a known device, with its place in the device's outbox."""
+
+    device: str
+    epoch: str
+    lane: Lane
+    seq: int
+    body: Any
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A record a slice will never take, and why; it goes to quarantine and is settled on the device."""
+
+    message: Received
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Absorbed:
+    """What became of the messages: `accepted` counts duplicates too, since they are safely rows already."""
+
+    accepted: int
+    refused: tuple[Refused, ...] = ()
+
+
+class Slice(Protocol):
+    """A slice of the fleet that takes records of one lane into its own tables."""
+
+    def absorb(self, session: Session, messages: Sequence[Received]) -> Absorbed:
+        """Write the records in the session's open transaction; never commits, never publishes."""

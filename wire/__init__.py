@@ -1,0 +1,1 @@
+"""What the agent and the fleet must say, or compute, identically. Standard library and msgspec only."""

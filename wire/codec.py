@@ -1,0 +1,65 @@
+"""The one strict decoder: JSON bytes to frozen values and back; what does not fit is refused with the place."""
+
+from __future__ import annotations
+
+import functools
+import json
+import zlib
+from collections.abc import Hashable
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from wire.errors import LinesideError
+
+T = TypeVar("T")
+_encoder: Final = msgspec.json.Encoder()
+_ZLIB_FIRST_BYTE: Final = 0x78
+MAX_INFLATED_BYTES: Final = 4 * 1024 * 1024
+
+
+@functools.cache
+def _decoder(kind: Hashable) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind)
+
+
+def encode(value: object) -> bytes:
+    """Return a value as JSON bytes, without spaces, fields in the order of their class."""
+    return _encoder.encode(value)
+
+
+def decode(payload: bytes | msgspec.Raw, kind: type[T]) -> T:
+    """Return the value that JSON bytes hold; unknown fields are ignored, nothing is converted or guessed.
+
+    Args:
+        payload: JSON, plain or zlib-compressed.
+        kind: the class of the value.
+
+    Raises:
+        LinesideError: `message.undecodable`, naming the place in the message.
+    """
+    data = bytes(payload)
+    if data[:1] == bytes([_ZLIB_FIRST_BYTE]):
+        data = _inflate(data)
+    try:
+        value: T = _decoder(kind).decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise LinesideError("message.undecodable", f"{kind.__name__} cannot be read: {error}.") from error
+    return value
+
+
+def canonical(value: object) -> bytes:
+    """Return the one form of a value that digests are made of: sorted keys, no spaces, ASCII."""
+    plain = msgspec.to_builtins(value)
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def _inflate(data: bytes) -> bytes:
+    inflater = zlib.decompressobj()
+    try:
+        plain = inflater.decompress(data, MAX_INFLATED_BYTES)
+    except zlib.error as error:
+        raise LinesideError("message.undecodable", f"Compressed message cannot be read: {error}.") from error
+    if inflater.unconsumed_tail or not inflater.eof:
+        raise LinesideError("message.too_large", f"Compressed message is cut short or over {MAX_INFLATED_BYTES} bytes.")
+    return plain
