@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import zlib
-from collections.abc import Hashable
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -14,13 +12,16 @@ from wire.errors import LinesideError
 
 T = TypeVar("T")
 _encoder: Final = msgspec.json.Encoder()
+_decoders: Final[dict[type, msgspec.json.Decoder[Any]]] = {}  # one per class: making one costs more than using it
 _ZLIB_FIRST_BYTE: Final = 0x78
 MAX_INFLATED_BYTES: Final = 4 * 1024 * 1024
 
 
-@functools.cache
-def _decoder(kind: Hashable) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(kind)
+def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.json.Decoder(kind)
+    return decoder
 
 
 def encode(value: object) -> bytes:
@@ -42,7 +43,7 @@ def decode(payload: bytes | msgspec.Raw, kind: type[T]) -> T:
     if data[:1] == bytes([_ZLIB_FIRST_BYTE]):
         data = _inflate(data)
     try:
-        value: T = _decoder(kind).decode(data)
+        value = _decoder(kind).decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LinesideError("message.undecodable", f"{kind.__name__} cannot be read: {error}.") from error
     return value
