@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,19 +41,20 @@ def _no_process_is_left_behind() -> Iterator[None]:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     yield
-    _, alive = psutil.wait_procs(_left_behind(), timeout=3.0)
-    left = [f"{process.pid} {' '.join(process.cmdline())}" for process in alive if process in _left_behind()]
+    deadline = time.monotonic() + 3.0
+    while (left := _left_behind()) and time.monotonic() < deadline:
+        time.sleep(0.05)
     if left:
         pytest.fail("Tests left processes behind:\n" + "\n".join(left))
 
 
-def _left_behind() -> list[psutil.Process]:
+def _left_behind() -> list[str]:
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
             words = " ".join(process.cmdline())
             if process.status() != psutil.STATUS_ZOMBIE and not any(own in words for own in _PYTHONS_OWN):
-                found.append(process)
+                found.append(f"{process.pid} {words}")
         except psutil.NoSuchProcess:
             continue
     return found
