@@ -1,0 +1,106 @@
+"""Puts the fleet's web application together; nothing happens at import."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from fastapi import FastAPI
+from sqlalchemy import Engine
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fleet import clock, problems
+from fleet.audit import router as audit
+from fleet.auth import router as auth
+from fleet.blobs.store import BlobStore
+from fleet.deployments.announce import Announcer
+from fleet.migrations import runner
+from fleet.settings import FleetSettings
+from fleet.web import Fleet, Reading
+from wire.mint import Mint
+
+log = logging.getLogger(__name__)
+
+API: Final = "/api/v1"
+MAX_BODY_BYTES: Final = 1024 * 1024
+SECURITY_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def create_app(
+    settings: FleetSettings,
+    engine: Engine,
+    blobs: BlobStore,
+    announce: Announcer,
+    *,
+    now: clock.Now = clock.utc_now,
+) -> FastAPI:
+    """Return the application over parts that are open already; the caller closes them.
+
+    Raises:
+        LinesideError: `database.not_current` when the application starts over an out-of-date schema.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        runner.require_current(engine)
+        log.info("The fleet's API has started.", extra={"event": "api.started"})
+        yield
+        log.info("The fleet's API has stopped.", extra={"event": "api.stopped"})
+
+    app = FastAPI(
+        title="Lineside fleet",
+        version="1",
+        openapi_url=f"{API}/openapi.json",
+        docs_url=None,  # the stock pages load scripts from the internet
+        redoc_url=None,
+        lifespan=lifespan,
+        max_body_size=MAX_BODY_BYTES,
+    )
+    app.state.fleet = Fleet(settings=settings, engine=engine, blobs=blobs, announcer=announce, mint=Mint(), now=now)
+    problems.install(app)
+    app.add_middleware(SecurityHeaders)
+    for slice_router in (audit.router,):
+        app.include_router(slice_router, prefix=API)
+    app.include_router(auth.router, include_in_schema=False)
+    app.add_api_route("/healthz", healthz, tags=["health"], summary="Whether the fleet can answer")
+    app.add_api_route(f"{API}/healthz", healthz, include_in_schema=False)
+    return app
+
+
+def healthz(session: Reading) -> dict[str, str]:
+    """Answer where the database does."""
+    session.connection().exec_driver_sql("SELECT 1")
+    return {"status": "ok"}
+
+
+class SecurityHeaders:
+    """Adds the security headers to every answer that does not set them itself."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)

@@ -1,0 +1,1 @@
+"""Who may do what: tokens of people, credentials of devices, sessions of browsers."""

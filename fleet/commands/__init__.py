@@ -1,0 +1,1 @@
+"""The commands of `lineside-fleet`, one file each, imported only when called."""

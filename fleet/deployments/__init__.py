@@ -1,0 +1,1 @@
+"""What each device should run, what it says about it, and what ran when."""

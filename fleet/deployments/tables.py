@@ -1,0 +1,77 @@
+"""Tables of desired documents, deployments, their reports, and the changes of what runs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlmodel import Field, SQLModel, UniqueConstraint
+
+from fleet.db import UtcTime
+
+
+class DesiredDocument(SQLModel, table=True):
+    """The desired document of one device in force; `body` is `wire.desired.Desired` as JSON."""
+
+    __tablename__ = "desired_document"
+
+    device: str = Field(primary_key=True, foreign_key="device.id", max_length=64)
+    revision: int
+    body: str
+    changed_at: datetime = Field(sa_type=UtcTime)
+    changed_by: str = Field(max_length=100)
+
+
+class Deployment(SQLModel, table=True):
+    """One device x one model x one version; `sequence` is that of the newest report taken.
+
+    `irregular` counts reports that the transition table does not allow from the state they met.
+    """
+
+    __tablename__ = "deployment"
+
+    id: str = Field(primary_key=True, max_length=36)
+    device: str = Field(foreign_key="device.id", max_length=64, index=True)
+    model: str = Field(max_length=64)
+    digest: str = Field(foreign_key="model_version.digest", max_length=64, index=True)
+    release: int
+    state: str = Field(max_length=32, index=True)
+    sequence: int = 0
+    attempt: int = 0
+    hold_reason: str | None = Field(default=None, max_length=32)
+    hold_until: datetime | None = Field(default=None, sa_type=UtcTime)
+    code: str = Field(default="", max_length=64)
+    reason: str = Field(default="", max_length=1000)
+    irregular: int = 0
+    created_at: datetime = Field(sa_type=UtcTime)
+    created_by: str = Field(max_length=100)
+    updated_at: datetime = Field(sa_type=UtcTime)
+    ended_at: datetime | None = Field(default=None, sa_type=UtcTime)
+
+
+class ReportEntry(SQLModel, table=True):
+    """One report as it came; `irregular` where the transition table does not allow it."""
+
+    __tablename__ = "deployment_report"
+
+    deployment_id: str = Field(primary_key=True, foreign_key="deployment.id", max_length=36)
+    sequence: int = Field(primary_key=True)
+    state: str = Field(max_length=32)
+    at: datetime = Field(sa_type=UtcTime)
+    received_at: datetime = Field(sa_type=UtcTime)
+    irregular: bool = False
+    body: str
+
+
+class VersionChange(SQLModel, table=True):
+    """From `since` on, the device inferred with `digest` for this model (None: with nothing), until the next change."""
+
+    __tablename__ = "version_change"
+    __table_args__ = (UniqueConstraint("device", "model", "since"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    device: str = Field(foreign_key="device.id", max_length=64)
+    model: str = Field(max_length=64)
+    since: datetime = Field(sa_type=UtcTime)
+    digest: str | None = Field(default=None, max_length=64, index=True)
+    deployment_id: str | None = Field(default=None, max_length=36)
+    received_at: datetime = Field(sa_type=UtcTime)

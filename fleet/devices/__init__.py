@@ -1,0 +1,1 @@
+"""The devices: enrolment, state, health and events."""

@@ -1,0 +1,1 @@
+"""The database's schema, step by step (Alembic); part of the wheel, run by `lineside-fleet db upgrade`."""

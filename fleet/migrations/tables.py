@@ -1,0 +1,16 @@
+"""Names every module with tables, so that the metadata is complete once this is imported."""
+
+from __future__ import annotations
+
+from sqlmodel import SQLModel
+
+from fleet.audit import tables as audit
+from fleet.auth import tables as auth
+from fleet.deployments import tables as deployments
+from fleet.devices import tables as devices
+from fleet.ingest import tables as ingest
+from fleet.inspections import tables as inspections
+from fleet.registry import tables as registry
+
+MODULES = (audit, auth, deployments, devices, ingest, inspections, registry)
+metadata = SQLModel.metadata

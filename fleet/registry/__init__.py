@@ -1,0 +1,1 @@
+"""Model versions, each immutable and named by its digest."""
