@@ -47,5 +47,8 @@ class Line(Protocol):
     def answer(self, trigger: Trigger, verdict: Verdict) -> None:
         """Send the verdict of one trigger; never blocks for longer than the line's own time-out."""
 
+    def set_ready(self, *, ready: bool) -> None:
+        """Tell the line whether the station can judge parts."""
+
     def close(self) -> None:
         """Leave the line in its fail-safe state."""

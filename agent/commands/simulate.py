@@ -1,0 +1,52 @@
+"""`lineside simulate`: a production line of known truth, for trials, demonstrations and tests."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(subparsers: Any) -> None:
+    """Mount the command."""
+    parser = subparsers.add_parser("simulate", help="run a simulated line: belt, controller and camera")
+    parser.add_argument("--port", type=int, default=0, help="loopback port; 0 picks a free one and prints it")
+    parser.add_argument("--count-file", type=Path, required=True, metavar="FILE", help="the line's own count (JSONL)")
+    parser.add_argument("--parts", type=int, default=0, help="parts to pass; 0 runs until stopped")
+    parser.add_argument("--rate", type=float, default=3.0, help="parts per second")
+    parser.add_argument("--defect-rate", type=float, default=0.2, help="share of defective parts")
+    parser.add_argument("--deadline-ms", type=float, default=500.0, help="a later verdict is no use to the line")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the parts")
+    parser.add_argument("--start-at-once", action="store_true", help="do not wait for a station to be ready")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the line until its parts have passed or a signal comes."""
+    import signal
+    import threading
+
+    from agent import log
+    from agent.simulator.line import LineSettings, SimulatedLine
+
+    log.start()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    line = SimulatedLine(
+        LineSettings(
+            port=args.port,
+            count_file=args.count_file,
+            seed=args.seed,
+            part_count=args.parts,
+            parts_per_s=args.rate,
+            defect_rate=args.defect_rate,
+            deadline_ms=args.deadline_ms,
+            wait_for_ready=not args.start_at_once,
+        )
+    )
+    print(f"127.0.0.1:{line.port}", flush=True)
+    sys.stderr.write(f"Simulated line {line.run_id} listens on 127.0.0.1:{line.port}.\n")
+    line.serve(stop)
+    return 0

@@ -1,0 +1,49 @@
+"""What the wall clock is worth: asked of the kernel, and checked against the time the device has already seen."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import sys
+from datetime import UTC, datetime
+from typing import Final
+
+from agent.inspection.worker import TimeQuality
+from wire.inspection import TimeSource
+
+# A clock before the release of this software is wrong, whatever it says.
+_NOT_BEFORE: Final = datetime(2026, 11, 1, tzinfo=UTC)
+_BACKWARDS_TOLERANCE_MS: Final = 60_000
+_STA_UNSYNC: Final = 0x0040
+# struct timex on 64-bit Linux: modes at 0, maxerror (µs) at 24, status at 40 (adjtimex(2)).
+_TIMEX_BYTES: Final = 208
+_MAXERROR_AT: Final = 24
+_STATUS_AT: Final = 40
+
+
+def assess(now: datetime, high_water_ms: int) -> TimeQuality:
+    """Judge the wall clock.
+
+    Args:
+        now: what it says.
+        high_water_ms: the latest time this device has ever made an id with, in ms since 1970.
+
+    Returns:
+        `suspect` where it lies before this release or before what was seen; else what the kernel says of its source.
+    """
+    if now < _NOT_BEFORE or now.timestamp() * 1000 < high_water_ms - _BACKWARDS_TOLERANCE_MS:
+        return TimeQuality(source=TimeSource.SUSPECT)
+    return _kernel_quality()
+
+
+def _kernel_quality() -> TimeQuality:
+    if not sys.platform.startswith("linux") or struct.calcsize("P") != 8:
+        return TimeQuality(source=TimeSource.FREE_RUNNING)
+    buffer = ctypes.create_string_buffer(_TIMEX_BYTES)
+    if ctypes.CDLL(None).adjtimex(buffer) < 0:
+        return TimeQuality(source=TimeSource.FREE_RUNNING)
+    (max_error_us,) = struct.unpack_from("@l", buffer, _MAXERROR_AT)
+    (status,) = struct.unpack_from("@i", buffer, _STATUS_AT)
+    if status & _STA_UNSYNC:
+        return TimeQuality(source=TimeSource.FREE_RUNNING)
+    return TimeQuality(source=TimeSource.SYNCHRONISED, uncertainty_ms=max_error_us / 1000)

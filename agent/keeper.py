@@ -1,0 +1,121 @@
+"""Keeps the device as the fleet desires it: one thread reads the desired document and carries out deployments."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from agent.clock import Clock
+from agent.desired import DesiredKeeper
+from agent.threads import Worker
+from wire.desired import Desired
+from wire.errors import LinesideError
+from wire.package import Package
+
+log = logging.getLogger(__name__)
+
+_TICK_S: Final = 0.5
+
+
+class Runner(Protocol):
+    """What is needed of the deployment runner."""
+
+    def recover(self) -> None: ...
+    def step(self, desired: Desired) -> bool: ...
+    def boot_package(self, model: str) -> Package | None: ...
+
+
+class Stations(Protocol):
+    """What is needed of the stations."""
+
+    @property
+    def models(self) -> tuple[str, ...]: ...
+    def apply(self, desired: Desired) -> list[str]: ...
+    def activate(self, package: Package) -> str: ...
+
+
+class Keeper:
+    """Wakes on a hint or at its interval; a lost hint costs only time."""
+
+    def __init__(
+        self,
+        *,
+        desired: DesiredKeeper,
+        runner: Runner,
+        stations: Stations,
+        on_change: Callable[[], None],
+        clock: Clock,
+        poll_interval_s: float,
+    ) -> None:
+        self._desired = desired
+        self._runner = runner
+        self._stations = stations
+        self._on_change = on_change
+        self._clock = clock
+        self._poll_interval_s = poll_interval_s
+        self._hint = threading.Event()
+        self._reachable = True
+        self.refusals: tuple[str, ...] = ()
+
+    @property
+    def desired_revision(self) -> int:
+        """The revision in force; 0 before the first."""
+        return self._desired.current.revision if self._desired.current is not None else 0
+
+    def wake(self) -> None:
+        """Read the desired document at the next tick."""
+        self._hint.set()
+
+    def run(self, worker: Worker) -> None:
+        """Keep the device as desired until told to stop."""
+        self._boot()
+        next_read_ns = 0
+        while not worker.stop.is_set():
+            worker.beat()
+            if self._hint.is_set() or self._clock.monotonic_ns() >= next_read_ns:
+                self._hint.clear()
+                next_read_ns = self._clock.monotonic_ns() + int(self._poll_interval_s * 1e9)
+                if self._refresh():
+                    self._apply()
+            while self._desired.current is not None and not worker.stop.is_set():
+                worker.beat()
+                if not self._runner.step(self._desired.current):
+                    break
+                self._on_change()
+            self._clock.wait(worker.stop, _TICK_S)
+
+    def _boot(self) -> None:
+        """Load what ran before, without a network; then finish what was interrupted."""
+        self._apply()
+        for model in self._stations.models:
+            package = self._runner.boot_package(model)
+            if package is None:
+                continue
+            try:
+                self._stations.activate(package)
+            except LinesideError as error:
+                log.error("Model %s cannot be loaded: %s", model, error, extra={"event": "model.failed"})  # noqa: TRY400
+        self._runner.recover()
+        self._on_change()
+
+    def _refresh(self) -> bool:
+        try:
+            changed = self._desired.refresh()
+        except LinesideError as error:
+            if self._reachable:
+                log.warning("The fleet cannot be asked: %s", error, extra={"event": "fleet.lost"})
+            self._reachable = False
+            return False
+        if not self._reachable:
+            log.info("The fleet answers again.", extra={"event": "fleet.found"})
+        self._reachable = True
+        return changed
+
+    def _apply(self) -> None:
+        if self._desired.current is not None:
+            self.refusals = tuple(self._stations.apply(self._desired.current))
+            for sentence in self.refusals:
+                log.warning("Refused: %s", sentence, extra={"event": "desired.refused"})
+            self._on_change()

@@ -1,0 +1,72 @@
+"""The status file: what the running agent tells `lineside status`, written every second, replaced as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from wire import codec
+from wire.errors import LinesideError
+from wire.inspection import Utc
+from wire.messages import RunningModel, StationHealth
+
+SCHEMA_ID: Final = "lineside.status/1"
+_FILE_NAME: Final = "status.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StationStatus:
+    """One station since the agent started."""
+
+    health: StationHealth
+    ready: bool
+    verdicts: dict[str, int] = field(default_factory=dict)
+    missed: int = 0
+    unrecorded: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """The running agent as a technician sees it."""
+
+    schema: str = SCHEMA_ID
+    device: str
+    pid: int
+    at: Utc
+    agent_version: str
+    connected: bool
+    mqtt_protocol: str | None
+    desired_revision: int
+    outbox_unsettled: int
+    outbox_dropped: int
+    pictures_waiting: int
+    models: tuple[RunningModel, ...] = ()
+    refusals: tuple[str, ...] = ()
+    stations: tuple[StationStatus, ...] = ()
+    threads_stalled: tuple[str, ...] = ()
+
+
+def write(data_dir: Path, status: Status) -> None:
+    """Replace the file; no fsync, since after a power cut nobody runs."""
+    path = data_dir / _FILE_NAME
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(codec.encode(status))
+    temporary.replace(path)
+
+
+def read(data_dir: Path) -> Status:
+    """Return the last status.
+
+    Raises:
+        LinesideError: `resource.not_found` where no agent has run here.
+    """
+    path = data_dir / _FILE_NAME
+    try:
+        return codec.decode(path.read_bytes(), Status)
+    except OSError as error:
+        raise LinesideError(
+            "resource.not_found",
+            f"{path}: no agent has run with this data folder.",
+            "Start one: lineside run --config FILE.",
+        ) from error
