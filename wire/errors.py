@@ -64,6 +64,7 @@ REGISTER: Final[dict[str, ErrorCode]] = {
     "model.unusable_output": ErrorCode(
         title="The model gave an output that cannot be used", exit_status=6, http_status=422
     ),
+    "model.run_failed": ErrorCode(title="The runtime could not run the model", exit_status=6, http_status=422),
     "model.provider_unavailable": ErrorCode(title="A required provider is missing", exit_status=6, http_status=422),
     "package.invalid": ErrorCode(title="The model package is not valid", exit_status=6, http_status=422),
     "package.incomplete": ErrorCode(title="Files of the model package are missing", exit_status=6, http_status=422),

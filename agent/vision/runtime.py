@@ -1,0 +1,245 @@
+"""The runtime: a package's model becomes a session, by path, with explicit threads and the provider asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as ort
+
+from agent.vision import onnx_file
+from wire import package as packages
+from wire.errors import LinesideError
+from wire.manifest import MODEL_NAME, Input, Layout
+
+CPU_PROVIDER: Final = "CPUExecutionProvider"
+RUNTIME_VERSION: Final[str] = onnxruntime.__version__
+# onnxruntime's errors share no base class of their own.
+RUNTIME_ERRORS: Final[tuple[type[Exception], ...]] = (
+    ort.EPFail,
+    ort.EngineError,
+    ort.Fail,
+    ort.InvalidArgument,
+    ort.InvalidGraph,
+    ort.InvalidProtobuf,
+    ort.ModelLoaded,
+    ort.NoModel,
+    ort.NoSuchFile,
+    ort.NotImplemented,
+    ort.RuntimeException,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+_LOG_ERRORS_ONLY: Final = 3
+_ELEMENT_TYPES: Final = {"float32": "tensor(float)", "float16": "tensor(float16)", "uint8": "tensor(uint8)"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeOptions:
+    """How sessions run on this device.
+
+    Args:
+        threads: for one operator; more than one pays only for big graphs.
+        provider: the only one a session may use.
+    """
+
+    threads: int = 1
+    provider: str = CPU_PROVIDER
+
+
+class Session(Protocol):
+    """A loaded model; used by one thread at a time."""
+
+    @property
+    def digest(self) -> str:
+        """The digest of the package whose model this session holds."""
+
+    @property
+    def provider(self) -> str:
+        """What it really runs on."""
+
+    @property
+    def opset(self) -> int:
+        """The graph's opset of the standard operators."""
+
+    @property
+    def input_name(self) -> str:
+        """The picture input."""
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+        """Return the outputs in the graph's order; raises LinesideError `model.run_failed`."""
+
+    def close(self) -> None:
+        """Free the model; closing twice is harmless."""
+
+
+class OnnxSession:
+    """A session of onnxruntime."""
+
+    def __init__(self, inference: onnxruntime.InferenceSession, *, digest: str, opset: int, input_name: str) -> None:
+        self._inference: onnxruntime.InferenceSession | None = inference
+        self._digest = digest
+        self._opset = opset
+        self._input_name = input_name
+        self._provider = str(inference.get_providers()[0])
+
+    @property
+    def digest(self) -> str:
+        return self._digest
+
+    @property
+    def provider(self) -> str:
+        return self._provider
+
+    @property
+    def opset(self) -> int:
+        return self._opset
+
+    @property
+    def input_name(self) -> str:
+        return self._input_name
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+        if self._inference is None:
+            raise LinesideError("model.run_failed", f"The session of {self._digest[:12]} is closed.")
+        try:
+            return tuple(self._inference.run(None, dict(inputs)))
+        except RUNTIME_ERRORS as error:
+            raise LinesideError(
+                "model.run_failed", f"Running {self._digest[:12]} failed: {_first_line(error)}"
+            ) from error
+
+    def close(self) -> None:
+        self._inference = None
+
+
+def load(package: packages.Package, options: RuntimeOptions) -> Session:
+    """Build a session from a package's model file, after comparing the file with the package's index.
+
+    The file must have passed `agent.vision.check` on this device before: building the session of a hostile file may
+    end the process.
+
+    Raises:
+        LinesideError: `package.incomplete`, `model.truncated` (the bytes are not the index's), the refusals of
+            `onnx_file.refuse`, `model.provider_unavailable`, `model.unloadable`, `model.custom_ops`,
+            `model.unsupported_opset` or `model.manifest_mismatch`.
+    """
+    listed = package.index.file(MODEL_NAME)
+    if listed is None or not package.model_path.is_file():
+        raise LinesideError("package.incomplete", f"{package.folder} has no {MODEL_NAME}.")
+    if (
+        package.model_path.stat().st_size != listed.bytes
+        or packages.digest_of_file(package.model_path) != listed.digest
+    ):
+        raise LinesideError(
+            "model.truncated",
+            f"{package.model_path} is not the file the package lists ({listed.bytes} bytes, {listed.digest[:12]}...).",
+            "Fetch the package again.",
+        )
+    needed = package.manifest.requires.providers
+    if needed and options.provider not in needed:
+        raise LinesideError(
+            "model.provider_unavailable",
+            f"{package.manifest.name} needs one of {', '.join(needed)}; this device runs {options.provider}.",
+        )
+    facts = onnx_file.read(package.model_path)
+    onnx_file.refuse(facts)
+    inference = build(package.model_path, options)
+    name = _fitting_input(inference, package.manifest.input)
+    return OnnxSession(inference, digest=package.digest, opset=facts.opset, input_name=name)
+
+
+def build(path: Path, options: RuntimeOptions) -> onnxruntime.InferenceSession:
+    """Build onnxruntime's session: by path (bytes would stall the other threads), spinning and arena off.
+
+    Raises:
+        LinesideError: `model.provider_unavailable`, `model.unloadable`, `model.custom_ops`, `model.unsupported_opset`.
+    """
+    if options.provider not in onnxruntime.get_available_providers():
+        raise LinesideError(
+            "model.provider_unavailable",
+            f"This onnxruntime has no {options.provider} (it has {', '.join(onnxruntime.get_available_providers())}).",
+            "Install the build of onnxruntime that has it, or choose another provider in the settings.",
+        )
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    settings.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    settings.enable_cpu_mem_arena = False
+    settings.log_severity_level = _LOG_ERRORS_ONLY
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    try:
+        inference = onnxruntime.InferenceSession(str(path), settings, providers=[options.provider])
+    except RUNTIME_ERRORS as error:
+        raise _load_error(path, error) from error
+    actual = inference.get_providers()[0]
+    if actual != options.provider:
+        raise LinesideError(
+            "model.provider_unavailable", f"{path.name} would run on {actual} instead of {options.provider}."
+        )
+    return inference
+
+
+def mismatch_of(spec: Input, name: str, shape: list[int | str | None], element: str) -> str | None:
+    """Return why a manifest's input does not fit a graph's, or None where it does; unknown sizes fit any."""
+    if element != _ELEMENT_TYPES[spec.dtype]:
+        return f"input.dtype = {spec.dtype} does not fit the model's input {name!r}, which is {element}."
+    channels = 1 if spec.color == "GRAY" else 3
+    planes_first = (1, channels, spec.height_px, spec.width_px)
+    ours = planes_first if spec.layout is Layout.NCHW else (1, spec.height_px, spec.width_px, channels)
+    fits = len(shape) == len(ours) and all(
+        not isinstance(theirs, int) or theirs == mine for theirs, mine in zip(shape, ours, strict=True)
+    )
+    return None if fits else f"The manifest makes {spec.layout} {list(ours)}; the model's input {name!r} takes {shape}."
+
+
+def _fitting_input(inference: onnxruntime.InferenceSession, spec: Input) -> str:
+    inputs = {entry.name: entry for entry in inference.get_inputs()}
+    if len(inputs) != 1:
+        raise LinesideError(
+            "model.manifest_mismatch", f"The model has {len(inputs)} inputs ({', '.join(inputs)}); one is supported."
+        )
+    name = spec.name or next(iter(inputs))
+    if name not in inputs:
+        raise LinesideError(
+            "model.manifest_mismatch", f"The model has no input {name!r}.", f"Its input is {next(iter(inputs))!r}."
+        )
+    sentence = mismatch_of(spec, name, list(inputs[name].shape), str(inputs[name].type))
+    if sentence is not None:
+        raise LinesideError("model.manifest_mismatch", sentence, "Correct [input] in the manifest.")
+    return name
+
+
+def _load_error(path: Path, error: Exception) -> LinesideError:
+    text = _first_line(error)
+    if "is not a registered function/op" in text:
+        return LinesideError(
+            "model.custom_ops",
+            f"{path.name} needs operators onnxruntime does not have: {text}",
+            "Export it without pre- or post-processing in the graph.",
+        )
+    if "opset" in text.lower() or "ir version" in text.lower():
+        return LinesideError(
+            "model.unsupported_opset",
+            f"onnxruntime {RUNTIME_VERSION} does not support {path.name}: {text}",
+            "Export it with an older opset, or update the device.",
+        )
+    if "bad_alloc" in text or "bad allocation" in text or isinstance(error, MemoryError):
+        return LinesideError("model.too_large", f"{path.name} needs more memory than is allowed.", "Use a smaller one.")
+    return LinesideError(
+        "model.unloadable",
+        f"onnxruntime {RUNTIME_VERSION} cannot load {path.name}: {text}",
+        "Check it where it was made, with onnx.checker.check_model.",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
