@@ -407,6 +407,7 @@ def main(arguments: list[str]) -> int:
         say("Lineside runs on Linux and macOS. On Windows, use WSL.")
         return 3
     signal.signal(signal.SIGTERM, on_terminate)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` would leave it ignored, for all below
     try:
         ensure_installed(NEEDS[command])
         if command == "check":
