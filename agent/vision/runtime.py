@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
 from agent.vision import onnx_file
+from agent.vision.graph_cache import GraphCache
 from wire import package as packages
 from wire.errors import LinesideError
 from wire.manifest import MODEL_NAME, Input, Layout
@@ -47,10 +49,12 @@ class RuntimeOptions:
     Args:
         threads: for one operator; more than one pays only for big graphs.
         provider: the only one a session may use.
+        cache_dir: where optimised graphs are kept, so that a session is built faster the next time; None: nowhere.
     """
 
     threads: int = 1
     provider: str = CPU_PROVIDER
+    cache_dir: Path | None = None
 
 
 class Session(Protocol):
@@ -150,13 +154,17 @@ def load(package: packages.Package, options: RuntimeOptions) -> Session:
         )
     facts = onnx_file.read(package.model_path)
     onnx_file.refuse(facts)
-    inference = build(package.model_path, options)
+    inference = build(package.model_path, options, listed.digest)
     name = _fitting_input(inference, package.manifest.input)
     return OnnxSession(inference, digest=package.digest, opset=facts.opset, input_name=name)
 
 
-def build(path: Path, options: RuntimeOptions) -> onnxruntime.InferenceSession:
+def build(path: Path, options: RuntimeOptions, digest: str | None = None) -> onnxruntime.InferenceSession:
     """Build onnxruntime's session: by path (bytes would stall the other threads), spinning and arena off.
+
+    Args:
+        path: of a model file that was checked.
+        digest: of that file, under which its optimised graph is kept where `options` name a cache.
 
     Raises:
         LinesideError: `model.provider_unavailable`, `model.unloadable`, `model.custom_ops`, `model.unsupported_opset`.
@@ -167,6 +175,25 @@ def build(path: Path, options: RuntimeOptions) -> onnxruntime.InferenceSession:
             f"This onnxruntime has no {options.provider} (it has {', '.join(onnxruntime.get_available_providers())}).",
             "Install the build of onnxruntime that has it, or choose another provider in the settings.",
         )
+    if options.cache_dir is None or digest is None:
+        return _inference(path, options, _settings(options))
+    cache = GraphCache(options.cache_dir, f"{digest} {RUNTIME_VERSION} {options.provider}")
+    optimized = cache.find()
+    if optimized is not None:
+        settings = _settings(options)
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            return _inference(optimized, options, settings)
+        except LinesideError:
+            cache.forget()
+    with contextlib.suppress(LinesideError, OSError), cache.place() as draft:
+        settings = _settings(options)
+        settings.optimized_model_filepath = str(draft)
+        return _inference(path, options, settings)
+    return _inference(path, options, _settings(options))  # with its own reason, where it was not for the cache
+
+
+def _settings(options: RuntimeOptions) -> onnxruntime.SessionOptions:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
@@ -175,6 +202,12 @@ def build(path: Path, options: RuntimeOptions) -> onnxruntime.InferenceSession:
     settings.log_severity_level = _LOG_ERRORS_ONLY
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return settings
+
+
+def _inference(
+    path: Path, options: RuntimeOptions, settings: onnxruntime.SessionOptions
+) -> onnxruntime.InferenceSession:
     try:
         inference = onnxruntime.InferenceSession(str(path), settings, providers=[options.provider])
     except RUNTIME_ERRORS as error:

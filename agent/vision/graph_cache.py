@@ -1,0 +1,85 @@
+"""Optimised graphs kept between starts: one file per model, runtime, provider and processor, never trusted blindly."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from wire.package import digest_of_file
+
+MAX_GRAPHS: Final = 8
+_CPU_LINES: Final = ("model name", "flags", "Features", "CPU implementer", "CPU part")
+
+
+class GraphCache:
+    """The cached graph of one model.
+
+    A graph is optimised for the processor it was made on, and a file of that kind may be damaged by a power cut: it is
+    used only if its SHA-256 is the one noted beside it, which is written last.
+
+    Args:
+        folder: made if it is not there.
+        key: names model, runtime and provider; the processor is added.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self._folder = folder
+        name = hashlib.sha256(f"{key} {processor()}".encode()).hexdigest()[:32]
+        self._graph = folder / f"{name}.onnx"
+        self._note = folder / f"{name}.sha256"
+
+    def find(self) -> Path | None:
+        """Return the graph's file; None where there is none, or not a whole one."""
+        try:
+            whole = self._note.read_text(encoding="ascii") == digest_of_file(self._graph)
+        except (OSError, UnicodeDecodeError):
+            return None
+        if not whole:
+            self.forget()
+        return self._graph if whole else None
+
+    def forget(self) -> None:
+        """Remove the graph."""
+        for path in (self._note, self._graph):
+            path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[Path]:
+        """Give a path to write the graph to; it is kept when the block ends well. A full disk costs only the cache."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        draft = self._graph.with_name(f"{self._graph.stem}.{os.getpid()}.draft")
+        try:
+            yield draft
+            if draft.is_file():
+                with contextlib.suppress(OSError):
+                    self._keep(draft)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def _keep(self, draft: Path) -> None:
+        digest = digest_of_file(draft)
+        self._note.unlink(missing_ok=True)
+        draft.replace(self._graph)
+        note_draft = self._note.with_suffix(f".{os.getpid()}.draft")
+        note_draft.write_text(digest, encoding="ascii")
+        note_draft.replace(self._note)
+        graphs = sorted(self._folder.glob("*.onnx"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for old in graphs[MAX_GRAPHS:]:
+            old.with_suffix(".sha256").unlink(missing_ok=True)
+            old.unlink(missing_ok=True)
+
+
+@functools.cache
+def processor() -> str:
+    """Return what tells this processor from others an optimised graph may not suit."""
+    lines: list[str] = []
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n", 1)[0]
+        lines = [line for line in text.splitlines() if line.startswith(_CPU_LINES)]
+    return f"{platform.machine()} {platform.processor()} {' '.join(lines)}"
