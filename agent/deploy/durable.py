@@ -1,0 +1,134 @@
+"""File operations that survive a power cut, each one a boundary at which a test may end the process.
+
+Order, always: write a temporary file, fsync it, rename it, fsync the folder. A temporary name starts with `.tmp-`, so
+that whatever a power cut left behind is known as such and swept at the next start.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from wire.errors import LinesideError
+
+TEMPORARY: Final = ".tmp-"
+
+
+def _nothing(_boundary: str) -> None:
+    """Stand at a boundary without doing anything."""
+
+
+class Disk:
+    """Durable file operations.
+
+    Args:
+        before: called with the name of each operation just before it is done; tests end the process there.
+    """
+
+    def __init__(self, before: Callable[[str], None] = _nothing) -> None:
+        self._before = before
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Replace a file's content: after a power cut it holds all of the old or all of the new bytes.
+
+        Raises:
+            LinesideError: `storage.full`, or `storage.corrupt` for any other failure of the disk.
+        """
+        temporary = path.with_name(f"{TEMPORARY}{path.name}")
+        try:
+            self._make_folder(path.parent)
+            self._before(f"write {path.name}")
+            with temporary.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                self._before(f"sync {path.name}")
+                os.fsync(stream.fileno())
+        except OSError as error:
+            raise failure(path, error) from error
+        self.rename(temporary, path)
+
+    def settle(self, temporary: Path, path: Path) -> None:
+        """Give a file that someone else has written its final name, its bytes made durable first."""
+        try:
+            self._before(f"sync {path.name}")
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            self._make_folder(path.parent)
+        except OSError as error:
+            raise failure(path, error) from error
+        self.rename(temporary, path)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Rename a file or folder and make the new name durable."""
+        try:
+            self._before(f"rename {target.name}")
+            source.replace(target)
+            self.sync_folder(target.parent)
+        except OSError as error:
+            raise failure(target, error) from error
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name, or copy it where the file system cannot link."""
+        try:
+            self._before(f"link {target.name}")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(source, target)
+            except OSError as error:
+                if error.errno not in (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS):
+                    raise
+                shutil.copyfile(source, target)
+                with target.open("rb") as stream:
+                    os.fsync(stream.fileno())
+        except OSError as error:
+            raise failure(target, error) from error
+
+    def remove(self, path: Path) -> None:
+        """Remove a file or a folder; one that is not there is fine.
+
+        A folder is renamed first, so that no half of it is ever taken for a whole one.
+        """
+        try:
+            self._before(f"remove {path.name}")
+            if path.is_dir() and not path.is_symlink():
+                doomed = path if path.name.startswith(TEMPORARY) else path.with_name(f"{TEMPORARY}{path.name}.old")
+                if doomed != path:
+                    shutil.rmtree(doomed, ignore_errors=True)
+                    path.replace(doomed)
+                    self._before(f"empty {path.name}")
+                shutil.rmtree(doomed)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise failure(path, error) from error
+
+    def _make_folder(self, folder: Path) -> None:
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            self.sync_folder(folder.parent)
+
+    def sync_folder(self, folder: Path) -> None:
+        """Make the names in a folder durable."""
+        self._before(f"sync folder {folder.name}")
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def sweep(self, folder: Path) -> None:
+        """Remove what an interrupted write left in a folder."""
+        if folder.is_dir():
+            for leftover in sorted(folder.glob(f"{TEMPORARY}*")):
+                self.remove(leftover)
+
+
+def failure(path: Path, error: OSError) -> LinesideError:
+    """Name a failure of the disk."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return LinesideError("storage.full", f"{path} cannot be written: there is no room left.", "Make room.")
+    return LinesideError("storage.corrupt", f"{path}: the disk refused ({error}).", "Check the disk.")

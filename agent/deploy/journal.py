@@ -1,0 +1,76 @@
+"""The journal of deployments, one file per model, written before each side effect."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from agent.clock import Clock
+from agent.deploy.attempt import MAX_PAST, Attempt, ModelJournal, Past
+from agent.deploy.durable import Disk, failure
+from wire import codec, deployment, ids
+from wire.errors import LinesideError
+
+log = logging.getLogger(__name__)
+
+
+class Journal:
+    """What this device remembers of its deployments; read once at start, then held in memory beside the files.
+
+    A file that cannot be read is set aside as `<model>.json.damaged` (the latest one only) and its model begins anew.
+    """
+
+    def __init__(self, folder: Path, clock: Clock, disk: Disk | None = None) -> None:
+        self._folder = folder
+        self._disk = disk or Disk()
+        self._models: dict[str, ModelJournal] = {}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise failure(folder, error) from error
+        self._disk.sweep(folder)
+        for path in sorted(folder.glob("*.json")):
+            if ids.is_name(path.stem):
+                self._models[path.stem] = self._load(path, clock)
+
+    def models(self) -> tuple[str, ...]:
+        """Return the models that were ever deployed here."""
+        return tuple(sorted(self._models))
+
+    def of(self, model: str) -> ModelJournal:
+        """Return what is remembered of a model."""
+        return self._models.get(model, ModelJournal())
+
+    def write(self, attempt: Attempt) -> None:
+        """Make an attempt's new condition durable; one for another deployment than before joins those of the past.
+
+        Raises:
+            LinesideError: `storage.full` or `storage.corrupt`; what was remembered before still stands.
+        """
+        before = self.of(attempt.model)
+        past = before.past
+        latest = before.attempt
+        if latest is not None and latest.deployment_id != attempt.deployment_id and latest.state in deployment.ENDS:
+            ended = Past(
+                deployment_id=latest.deployment_id,
+                digest=latest.digest,
+                state=latest.state,
+                code=latest.fault.code if latest.fault else "",
+            )
+            past = (*past, ended)[-MAX_PAST:]
+        self._store(attempt.model, replace(before, attempt=attempt, past=past))
+
+    def _store(self, model: str, journal: ModelJournal) -> None:
+        self._disk.write(self._folder / f"{model}.json", codec.encode(journal))
+        self._models[model] = journal
+
+    def _load(self, path: Path, clock: Clock) -> ModelJournal:
+        try:
+            return codec.decode(path.read_bytes(), ModelJournal)
+        except (OSError, LinesideError):
+            log.exception("%s is damaged and set aside.", path, extra={"event": "journal.damaged"})
+            self._disk.rename(path, path.with_name(f"{path.name}.damaged"))
+            fresh = ModelJournal(first_sequence=max(0, int(clock.now_utc().timestamp())))
+            self._store(path.stem, fresh)
+            return fresh

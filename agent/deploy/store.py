@@ -1,0 +1,184 @@
+"""Model packages on this device: blobs by digest, package folders made of them, and which version each model runs.
+
+Layout under the root:
+    blobs/<aa>/<digest>         what was downloaded; the index of a version lies under the version's own digest
+    packages/<digest>/          a version's files, hard links to blobs
+    incoming/                   downloads that are not finished
+    models/<model>.json         `current` and `previous`
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.deploy.durable import TEMPORARY, Disk, failure
+from agent.deploy.plan import Installed
+from wire import codec, ids, package
+from wire.errors import LinesideError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damage:
+    """Blobs whose bytes are not what their name says, or that are not there."""
+
+    digests: tuple[str, ...]
+
+
+class Store:
+    """The packages on disk. One thread writes; any thread may read."""
+
+    def __init__(self, root: Path, disk: Disk | None = None) -> None:
+        self._root = root
+        self._disk = disk or Disk()
+        self._incoming = root / "incoming"
+        self._packages = root / "packages"
+        self._models = root / "models"
+        for folder in (root / "blobs", self._incoming, self._packages, self._models):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise failure(folder, error) from error
+
+    def sweep(self) -> None:
+        """Remove what an interrupted write or download left behind; call it once, at start."""
+        for folder in (self._packages, self._models):
+            self._disk.sweep(folder)
+        for leftover in sorted(self._incoming.iterdir()):
+            self._disk.remove(leftover)
+
+    # Which version runs
+
+    def models(self) -> tuple[str, ...]:
+        """Return the models of which a version is installed."""
+        return tuple(sorted(path.stem for path in self._models.glob("*.json") if ids.is_name(path.stem)))
+
+    def installed(self, model: str) -> Installed:
+        """Return what is installed of a model; a record that cannot be read counts as nothing installed."""
+        try:
+            return codec.decode((self._models / f"{model}.json").read_bytes(), Installed)
+        except FileNotFoundError:
+            return Installed()
+        except (OSError, LinesideError):
+            log.exception("%s: the record of installed versions is lost.", model, extra={"event": "store.damaged"})
+            return Installed()
+
+    def commit(self, model: str, digest: str) -> None:
+        """Make a version the one that is loaded at boot; the one before it becomes `previous`. Safe to repeat."""
+        before = self.installed(model)
+        if before.current != digest:
+            self._point(model, Installed(current=digest, previous=before.current))
+
+    def restore(self, model: str, former: str | None) -> None:
+        """Make a former version the one that is loaded at boot, and forget the one that failed. Safe to repeat."""
+        before = self.installed(model)
+        if before.current != former:
+            self._point(model, Installed(current=former, previous=None))
+
+    def _point(self, model: str, installed: Installed) -> None:
+        self._disk.write(self._models / f"{model}.json", codec.encode(installed))
+
+    # Blobs
+
+    def blob_path(self, digest: str) -> Path:
+        return self._root / "blobs" / digest[:2] / digest
+
+    def incoming_path(self, digest: str) -> Path:
+        """Return where a download is to be written; the folder exists."""
+        return self._incoming / digest
+
+    def adopt(self, digest: str) -> None:
+        """Take a finished download, whose digest was checked while it was received, into the store."""
+        self._disk.settle(self._incoming / digest, self.blob_path(digest))
+
+    def index(self, digest: str) -> package.PackageIndex | None:
+        """Return the index of a version, None where it has not been downloaded.
+
+        Raises:
+            LinesideError: `deployment.digest_mismatch` or `package.invalid`.
+        """
+        try:
+            data = self.blob_path(digest).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise failure(self.blob_path(digest), error) from error
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise LinesideError("deployment.digest_mismatch", f"The index of version {digest[:12]} is damaged on disk.")
+        return package.read_index(data)
+
+    def missing(self, index: package.PackageIndex) -> tuple[package.PackageFile, ...]:
+        """Return the files of a version that have not been downloaded; their content is not looked at."""
+        return tuple(file for file in index.files if not self.blob_path(file.digest).is_file())
+
+    def damage(self, index: package.PackageIndex) -> Damage | None:
+        """Hash every blob of a version and drop those that are damaged, so that they are downloaded again."""
+        bad = []
+        for file in index.files:
+            path = self.blob_path(file.digest)
+            if not path.is_file() or path.stat().st_size != file.bytes or package.digest_of_file(path) != file.digest:
+                bad.append(file.digest)
+                self._disk.remove(path)
+        return Damage(digests=tuple(bad)) if bad else None
+
+    def drop(self, digest: str) -> None:
+        """Remove the blob and the package folder of that digest, whichever there is."""
+        self.drop_package(digest)
+        self._disk.remove(self.blob_path(digest))
+
+    def drop_package(self, digest: str) -> None:
+        """Remove a version's folder; its blobs stay."""
+        self._disk.remove(self._packages / digest)
+
+    # Packages
+
+    def materialise(self, digest: str, index: package.PackageIndex) -> None:
+        """Make a version's folder anew from its blobs; it appears whole or not at all."""
+        target = self._packages / digest
+        building = self._packages / f"{TEMPORARY}{digest}"
+        self._disk.remove(building)
+        for file in index.files:
+            self._disk.link(self.blob_path(file.digest), building / file.path)
+        for folder in (building, *sorted(path for path in building.rglob("*") if path.is_dir())):
+            self._disk.sync_folder(folder)
+        self._disk.remove(target)
+        self._disk.rename(building, target)
+
+    def package(self, digest: str) -> package.Package:
+        """Read a version's package, every byte of it hashed anew.
+
+        Raises:
+            LinesideError: `package.incomplete` where it is not installed, `storage.corrupt` where its files are not
+                those it was verified with, or the codes of `wire.package.read_folder`.
+        """
+        found = package.read_folder(self._packages / digest)
+        if found.digest != digest:
+            raise LinesideError(
+                "storage.corrupt", f"{found.folder} no longer holds version {digest[:12]}.", "Deploy it again."
+            )
+        return found
+
+    # Collection
+
+    def unneeded(self, keep: Iterable[str]) -> tuple[str, ...]:
+        """Return the packages and blobs that belong to none of the versions in `keep`, each by its digest."""
+        needed = set(keep)
+        for digest in tuple(needed):
+            try:
+                index = self.index(digest)
+            except LinesideError:
+                index = None
+            needed.update(file.digest for file in index.files) if index else None
+        found = {path.name for path in self._packages.iterdir() if ids.is_digest(path.name)}
+        found.update(path.name for path in (self._root / "blobs").glob("??/*") if ids.is_digest(path.name))
+        return tuple(sorted(found - needed))
+
+    def collect(self, digests: Iterable[str]) -> None:
+        """Remove packages and blobs."""
+        for digest in digests:
+            self.drop(digest)
