@@ -60,6 +60,11 @@ REGISTER: Final[dict[str, ErrorCode]] = {
     "model.timed_out": ErrorCode(title="The model took too long", exit_status=6, http_status=422),
     "model.manifest_invalid": ErrorCode(title="The manifest is not valid", exit_status=6, http_status=422),
     "model.manifest_mismatch": ErrorCode(title="The manifest does not fit the model", exit_status=6, http_status=422),
+    "model.out_of_memory": ErrorCode(title="The model needs too much memory", exit_status=6, http_status=422),
+    "model.illegal_instruction": ErrorCode(
+        title="The model needs an instruction the processor lacks", exit_status=6, http_status=422
+    ),
+    "model.too_slow": ErrorCode(title="The model is slower than its limit", exit_status=6, http_status=422),
     "model.golden_mismatch": ErrorCode(title="The golden samples give other results", exit_status=6, http_status=422),
     "model.unusable_output": ErrorCode(
         title="The model gave an output that cannot be used", exit_status=6, http_status=422
@@ -90,6 +95,9 @@ REGISTER: Final[dict[str, ErrorCode]] = {
     "resource.stale": ErrorCode(title="It was changed by someone else meanwhile", exit_status=5, http_status=412),
     "resource.precondition_required": ErrorCode(title="If-Match is required", exit_status=5, http_status=428),
     "request.invalid": ErrorCode(title="The request is not valid", exit_status=2, http_status=422),
+    "request.range_unsatisfiable": ErrorCode(
+        title="The range lies outside the file", exit_status=2, http_status=416
+    ),
     "request.too_large": ErrorCode(title="The request is over the size limit", exit_status=5, http_status=413),
     "access.unauthenticated": ErrorCode(title="No valid credential was given", exit_status=8, http_status=401),
     "access.forbidden": ErrorCode(title="The credential does not allow this", exit_status=8, http_status=403),
@@ -97,6 +105,7 @@ REGISTER: Final[dict[str, ErrorCode]] = {
     "database.not_current": ErrorCode(title="The database has another schema version", exit_status=3, http_status=503),
     "storage.full": ErrorCode(title="There is no room left", exit_status=9, http_status=507),
     "storage.corrupt": ErrorCode(title="A stored file is damaged", exit_status=9, http_status=500),
+    "storage.in_use": ErrorCode(title="Another process uses the file", exit_status=9, http_status=409),
     "internal.unexpected": ErrorCode(title="Something went wrong inside Lineside", exit_status=9, http_status=500),
 }
 
