@@ -8,9 +8,10 @@ from typing import Annotated, Final
 
 import msgspec
 
-NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$"
-DIGEST_PATTERN: Final = r"^[0-9a-f]{64}$"
-UUID_PATTERN: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+# Python's `$` also matches before a line feed at the end; `(?!\n)` closes that.
+NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$(?!\n)"
+DIGEST_PATTERN: Final = r"^[0-9a-f]{64}$(?!\n)"
+UUID_PATTERN: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$(?!\n)"
 
 # One MQTT topic level, one path segment, one DNS label: safe in each of them.
 Name = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, description="Small letters, digits and hyphens, at most 64.")]

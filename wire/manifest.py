@@ -16,7 +16,7 @@ MODEL_NAME: Final = "model.onnx"
 GOLDEN_NAME: Final = "golden/expected.json"
 
 Pixels = Annotated[int, msgspec.Meta(ge=1, le=16384)]
-ThresholdName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+ThresholdName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,62}$(?!\n)")]
 
 
 class Task(enum.StrEnum):

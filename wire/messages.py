@@ -14,9 +14,9 @@ from wire.inspection import Inspection, Utc, Verdict
 
 SCHEMA = 1
 SchemaVersion = Annotated[int, msgspec.Meta(ge=1, le=SCHEMA)]
-EpochId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}$")]
+EpochId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}$(?!\n)")]
 LongText = Annotated[str, msgspec.Meta(max_length=1000)]
-ErrorText = Annotated[str, msgspec.Meta(pattern=r"^[a-z_]+\.[a-z_]+$", max_length=64)]
+ErrorText = Annotated[str, msgspec.Meta(pattern=r"^[a-z_]+\.[a-z_]+$(?!\n)", max_length=64)]
 
 
 class Lane(enum.StrEnum):
@@ -121,7 +121,7 @@ class Event:
     """
 
     at: Utc
-    name: Annotated[str, msgspec.Meta(pattern=r"^[a-z_]+\.[a-z_]+$", max_length=64)]
+    name: Annotated[str, msgspec.Meta(pattern=r"^[a-z_]+\.[a-z_]+$(?!\n)", max_length=64)]
     severity: Severity
     text: LongText
 

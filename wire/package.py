@@ -15,7 +15,7 @@ from wire.errors import LinesideError
 from wire.ids import Digest, Name
 from wire.manifest import FILE_NAME, GOLDEN_NAME, MODEL_NAME, GoldenSet, Manifest, problems_of
 
-PATH_PATTERN: Final = r"^(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*){0,3}$"
+PATH_PATTERN: Final = r"^(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*){0,3}$(?!\n)"
 MAX_FILES: Final = 500
 MAX_FILE_BYTES: Final = 512 * 1024 * 1024
 MAX_PACKAGE_BYTES: Final = 1024 * 1024 * 1024

@@ -11,7 +11,7 @@ import msgspec
 from wire.ids import Count, Name
 
 Rate = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
-Salt = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16,64}$")]
+Salt = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16,64}$(?!\n)")]
 FLOOR_DEFAULT = 0.01
 
 
