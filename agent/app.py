@@ -17,6 +17,8 @@ from agent.capture.frame import Source, SourceInfo
 from agent.capture.simulated import SimulatedCamera
 from agent.capture.video import VideoSource
 from agent.clock import SystemClock
+from agent.deploy import compatibility, selftest
+from agent.deploy.journal import Journal
 from agent.deploy.runner import Runner
 from agent.deploy.store import Store
 from agent.desired import DesiredKeeper
@@ -39,6 +41,7 @@ from agent.uplink.pictures import PictureUploader
 from agent.version import VERSION
 from agent.vision.runtime import RuntimeOptions
 from wire import mint
+from wire.deployment import DeploymentReport
 from wire.desired import Recipe, ViewRecipe
 from wire.inspection import Mode
 from wire.messages import Command, CommandName, Event, Lane, Reported, RunningModel, Severity
@@ -56,7 +59,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
     """Run the agent until `stop` is set.
 
     Raises:
-        LinesideError: where it cannot start: not enrolled, a source that cannot be opened, a data folder it may not use.
+        LinesideError: where it cannot start: not enrolled, a source that cannot be opened, no right to its data folder.
     """
     enrolment = identity.read(settings.data_dir, settings.device.id)
     agent = Agent(
@@ -80,8 +83,16 @@ class Agent:
         device = settings.device.id
         data_dir = settings.data_dir
         self._clock = SystemClock()
-        self._outbox = Outbox(data_dir / "outbox.db", self._clock, max_bytes=settings.outbox.max_mb * _MIB)
-        boot = int(self._outbox.meta_get(_BOOT_KEY) or 0) + 1
+        data_dir.mkdir(parents=True, exist_ok=True)
+        self._outbox = Outbox(
+            data_dir / "outbox.db",
+            self._clock,
+            device=device,
+            max_bytes=settings.outbox.max_mb * _MIB,
+            resend_after_s=settings.mqtt.resend_after_s,
+        )
+        # Seconds since 1970 keep the count growing also when the outbox had to be set aside and the count with it.
+        boot = max(int(self._outbox.meta_get(_BOOT_KEY) or 0) + 1, mint.clock_ms() // 1000)
         self._outbox.meta_set(_BOOT_KEY, str(boot))
         self._mint = mint.Mint(int(self._outbox.meta_get(HIGH_WATER_KEY) or 0))
         self._api = FleetApi(settings.fleet.url, device, credential)
@@ -91,10 +102,8 @@ class Agent:
         self._feeds: dict[str, dict[str, Feed]] = {}
         self._lines: list[Line] = []
         self._stations = {station.id: self._station(station) for station in settings.stations}
-        options = RuntimeOptions(
-            threads=settings.runtime.threads, provider=settings.runtime.provider, cache_dir=data_dir / "cache"
-        )
-        self._models = Stations(self._stations, options)
+        options = RuntimeOptions(threads=settings.runtime.threads, provider=settings.runtime.provider)
+        self._models = Stations(self._stations, options, self._deployment_of)
         self._store = Store(data_dir / "models")
         self._link = Link(
             LinkSettings(
@@ -107,18 +116,24 @@ class Agent:
             ),
             self._outbox,
             self._clock,
-            on_wake=lambda: self._keeper.wake(),
+            on_wake=self._wake,
             on_command=self._obey,
+        )
+        self._runner = Runner(
+            store=self._store,
+            journal=Journal(data_dir / "models" / "journal", self._clock),
+            api=self._api,
+            activator=self._models,
+            reports=self._put_report,
+            clock=self._clock,
+            device=compatibility.this_device(settings.runtime.provider),
+            tester=selftest.tester_of(
+                selftest.SelfTestOptions(provider=settings.runtime.provider, threads=settings.runtime.threads)
+            ),
         )
         self._keeper = Keeper(
             desired=DesiredKeeper(data_dir, device, self._api),
-            runner=Runner(
-                store=self._store,
-                api=self._api,
-                activator=self._models,
-                reports=lambda report: self._outbox.put(Lane.DEPLOYMENTS, report),
-                clock=self._clock,
-            ),
+            runner=self._runner,
             stations=self._models,
             on_change=self._report,
             clock=self._clock,
@@ -241,6 +256,15 @@ class Agent:
             models=self._running(),
             refusals=self._keeper.refusals,
         )
+
+    def _deployment_of(self, model: str, digest: str) -> str | None:
+        return self._runner.deployment_of(model, digest)
+
+    def _put_report(self, report: DeploymentReport) -> None:
+        self._outbox.put(Lane.DEPLOYMENTS, report)
+
+    def _wake(self) -> None:
+        self._keeper.wake()
 
     def _obey(self, command: Command) -> None:
         if command.name is CommandName.SEND_HEALTH:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 from agent.clock import Clock
@@ -23,8 +23,8 @@ class Runner(Protocol):
     """What is needed of the deployment runner."""
 
     def recover(self) -> None: ...
-    def step(self, desired: Desired) -> bool: ...
-    def boot_package(self, model: str) -> Package | None: ...
+    def step(self, wanted: Desired | None, go_on: Callable[[], bool]) -> bool: ...
+    def boot_choices(self, model: str) -> Iterator[Package]: ...
 
 
 class Stations(Protocol):
@@ -79,25 +79,33 @@ class Keeper:
                 next_read_ns = self._clock.monotonic_ns() + int(self._poll_interval_s * 1e9)
                 if self._refresh():
                     self._apply()
-            while self._desired.current is not None and not worker.stop.is_set():
-                worker.beat()
-                if not self._runner.step(self._desired.current):
-                    break
-                self._on_change()
+            self._deploy(worker)
             self._clock.wait(worker.stop, _TICK_S)
 
+    def _deploy(self, worker: Worker) -> None:
+        """Take deployments as far as they go now; what cannot be written now is tried again at the next tick."""
+
+        def go_on() -> bool:
+            worker.beat()
+            return not worker.stop.is_set()
+
+        try:
+            while go_on() and self._runner.step(self._desired.current, go_on):
+                self._on_change()
+        except LinesideError as error:
+            log.error("A deployment waits: %s", error, extra={"event": "deployment.held"})  # noqa: TRY400
+
     def _boot(self) -> None:
-        """Load what ran before, without a network; then finish what was interrupted."""
-        self._apply()
-        for model in self._stations.models:
-            package = self._runner.boot_package(model)
-            if package is None:
-                continue
-            try:
-                self._stations.activate(package)
-            except LinesideError as error:
-                log.error("Model %s cannot be loaded: %s", model, error, extra={"event": "model.failed"})  # noqa: TRY400
+        """Load what ran before, without a network; then apply what was last desired."""
         self._runner.recover()
+        for model in self._stations.models:
+            for package in self._runner.boot_choices(model):
+                try:
+                    self._stations.activate(package)
+                    break
+                except LinesideError as error:
+                    log.error("Model %s cannot be loaded: %s", model, error, extra={"event": "model.failed"})  # noqa: TRY400
+        self._apply()
         self._on_change()
 
     def _refresh(self) -> bool:

@@ -34,11 +34,16 @@ class _Loaded:
 class Stations:
     """Called by the deploy thread only; the stations' own threads take what is applied between two parts."""
 
-    def __init__(self, workers: Mapping[str, StationWorker], options: runtime.RuntimeOptions) -> None:
+    def __init__(
+        self,
+        workers: Mapping[str, StationWorker],
+        options: runtime.RuntimeOptions,
+        deployment_of: Callable[[str, str], str | None],
+    ) -> None:
         self._workers = workers
         self._options = options
+        self._deployment_of = deployment_of
         self._loaded: dict[str, _Loaded] = {}
-        self._deployment_ids: dict[str, str] = {}
 
     def activate(self, package: Package) -> str:
         """Build the session of a version beside the one in use, swap in every view, and close the old one.
@@ -95,7 +100,7 @@ class Stations:
     def deployment_id(self, model: str) -> str | None:
         """Return the deployment that brought the version in use."""
         loaded = self._loaded.get(model)
-        return self._deployment_ids.get(loaded.package.digest) if loaded is not None else None
+        return self._deployment_of(model, loaded.package.digest) if loaded is not None else None
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -104,7 +109,6 @@ class Stations:
 
     def apply(self, desired: Desired) -> list[str]:
         """Apply recipes and sampling plans; return a sentence for each one that was refused and left as it was."""
-        self._deployment_ids |= {model.active: model.deployment_id for model in desired.models}
         refused: list[str] = []
         for wanted in desired.stations:
             worker = self._workers.get(wanted.station)
@@ -158,7 +162,7 @@ class Stations:
             model=recipe.model,
             pipeline=Pipeline(loaded.session, loaded.package, parameters),
             rules=judge.rules_of(loaded.package.manifest, parameters),
-            deployment_id=self._deployment_ids.get(loaded.package.digest),
+            deployment_id=self._deployment_of(recipe.model, loaded.package.digest),
         )
 
 

@@ -25,6 +25,7 @@ from agent.inspection.tally import Tally
 from agent.line.trigger import Line, LinePosition, Trigger
 from agent.settings import StationSettings
 from agent.threads import Worker
+from agent.vision.pipeline import Pipeline
 from wire import sampling
 from wire.errors import LinesideError
 from wire.inspection import Inspection, Reason, TimeSource, Timings, Verdict, ViewRecord
@@ -67,7 +68,7 @@ class _Seen:
     """What one view contributed to the part at hand."""
 
     record: ViewRecord
-    judgement: judge.Judgement | None
+    judgement: judge.Judgement
     frame: Frame | None
 
 
@@ -137,15 +138,16 @@ class StationWorker:
         self._take_pending()
         while not worker.stop.is_set() and not self.ended.is_set():
             worker.beat()
-            event = self._line.take(_TAKE_TIMEOUT_S) if self._may_take() else self._idle(worker)
+            if not self._may_take():
+                self._clock.wait(worker.stop, _TAKE_TIMEOUT_S)
+                self._take_pending()
+                continue
+            event = self._line.take(_TAKE_TIMEOUT_S)
             self._take_pending()
             if isinstance(event, LinePosition):
                 self._on_position(event, worker)
             elif event is not None:
                 self._on_trigger(event, worker)
-
-    def _idle(self, worker: Worker) -> None:
-        self._clock.wait(worker.stop, _TAKE_TIMEOUT_S)
 
     def _may_take(self) -> bool:
         """A line with a controller is always heard; a clip waits until there is a model to judge it with."""
@@ -254,7 +256,7 @@ class StationWorker:
         if isinstance(lease, Ended):
             return None
         if isinstance(lease, Reason):
-            return _Seen(record=self._without_verdict(view, lease), judgement=None, frame=None)
+            return _Seen(record=self._without_verdict(view, lease), judgement=_none(lease), frame=None)
         with lease:
             frame = lease.frame
             retrieve_ms = (self._clock.monotonic_ns() - started_ns) / 1e6
@@ -268,20 +270,21 @@ class StationWorker:
                 height_px=height,
             )
             if view.pipeline is None or view.rules is None:
-                return _Seen(record=blank, judgement=None, frame=frame)
-            return self._judge(view, frame, blank, retrieve_ms)
+                return _Seen(record=blank, judgement=_none(Reason.NO_MODEL), frame=frame)
+            record = dataclasses.replace(blank, model_digest=view.pipeline.digest, deployment_id=view.deployment_id)
+            return self._judge(view.pipeline, view.rules, frame, record, retrieve_ms)
 
-    def _judge(self, view: ViewSetup, frame: Frame, blank: ViewRecord, retrieve_ms: float) -> _Seen:
-        if view.pipeline is None or view.rules is None:
-            raise ValueError(view.view)
-        record = dataclasses.replace(blank, model_digest=view.pipeline.digest, deployment_id=view.deployment_id)
+    def _judge(
+        self, pipeline: Pipeline, rules: judge.JudgeRules, frame: Frame, record: ViewRecord, retrieve_ms: float
+    ) -> _Seen:
         try:
-            look = view.pipeline.look(frame.image_bgr)
+            look = pipeline.look(frame.image_bgr)
         except LinesideError as error:
-            log.warning("View %s has no verdict: %s", view.view, error, extra={"event": "view.failed"})
-            return _Seen(record=dataclasses.replace(record, reason=Reason.RUNTIME_ERROR), judgement=None, frame=frame)
+            log.warning("View %s has no verdict: %s", record.view, error, extra={"event": "view.failed"})
+            record = dataclasses.replace(record, reason=Reason.RUNTIME_ERROR)
+            return _Seen(record=record, judgement=_none(Reason.RUNTIME_ERROR), frame=frame)
         started_ns = self._clock.monotonic_ns()
-        judgement = judge.judge(look.findings, view.rules)
+        judgement = judge.judge(look.findings, rules)
         timings = Timings(
             retrieve=retrieve_ms,
             preprocess=look.preprocess_ms,
@@ -385,3 +388,7 @@ class StationWorker:
             reason=Reason.AGENT_DOWN,
             sampling=dataclasses.replace(draw, kept=False),
         )
+
+
+def _none(reason: Reason) -> judge.Judgement:
+    return judge.Judgement(verdict=Verdict.NO_VERDICT, reason=reason)

@@ -132,4 +132,3 @@ class SimulatedController:
                 pass
             finally:
                 connection.close()
-

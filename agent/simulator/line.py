@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.simulator import parts
+from agent.simulator import parts, parts_plan
 from wire import mint
 from wire.errors import LinesideError
 
@@ -152,12 +152,12 @@ class SimulatedLine:
         number = 0
         while not stop.is_set() and (self._settings.part_count == 0 or number < self._settings.part_count):
             number += 1
-            part = parts.plan_part(self._settings.seed, number, self._settings.defect_rate)
+            part = parts_plan.plan_part(self._settings.seed, number, self._settings.defect_rate)
             image_bgr = parts.render(part)
             if stop.wait(max(0.0, next_at - time.monotonic())):
                 break
             next_at = max(next_at + pitch_s, time.monotonic() - pitch_s)
-            self._trigger("NG" if part.defects else "OK", image_bgr)
+            self._trigger("NG" if part.truth.defects else "OK", image_bgr)
             self._divert_unanswered()
 
     def _trigger(self, truth: str, image_bgr: NDArray[np.uint8]) -> None:

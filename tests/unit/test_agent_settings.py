@@ -1,0 +1,102 @@
+"""A wrong configuration names file, line, key, what is allowed, and the nearest right key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent import settings
+from wire.errors import LinesideError
+
+GOOD = """\
+[device]
+id = "press-1"
+data_dir = "/tmp/lineside"
+
+[[stations]]
+id = "gauge"
+
+[stations.line]
+kind = "simulated"
+address = "127.0.0.1:7001"
+
+[[stations.views]]
+id = "top"
+model = "demo-parts"
+
+[stations.views.source]
+kind = "simulated"
+address = "127.0.0.1:7001"
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "agent.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_defaults_are_filled_in(tmp_path: Path) -> None:
+    loaded = settings.load(write(tmp_path, GOOD), environment={})
+    assert loaded.health.interval_s == 10.0
+    assert loaded.runtime.threads == 1
+    assert loaded.stations[0].floor_rate == 0.01
+
+
+def test_environment_wins_over_the_file_and_a_flag_over_both(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    environment = {"LINESIDE_DEVICE_ID": "press-9", "LINESIDE_DATA_DIR": "/tmp/env"}
+    assert settings.load(path, environment).device.id == "press-9"
+    assert settings.load(path, environment).data_dir == Path("/tmp/env")
+    assert settings.load(path, environment, data_dir="/tmp/flag").data_dir == Path("/tmp/flag")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "place", "words"),
+    [
+        ('data_dir = "/tmp', 'data_dirr = "/tmp', "config.unknown_key", ":3: device.data_dirr:", "'data_dir'"),
+        ('id = "gauge"', "id = 7", "config.wrong_type", ":6: stations[0].id:", "expected `str`, got `int`"),
+        ('id = "gauge"', 'id = "Gauge 1"', "config.invalid_value", ":6: stations[0].id:", ""),
+        ('kind = "simulated"\naddress = "127.0.0.1:7001"\n\n[[', 'kind = "plc"\n\n[[', "config.invalid_value",
+         ":9: stations[0].line.kind:", "plc"),
+        ('model = "demo-parts"\n', "", "config.missing_key", ":12: stations[0].views[0].model:", "required"),
+        ('address = "127.0.0.1:7001"\n\n[[', "\n[[", "config.invalid_value", ":8: stations[0].line.address:",
+         "127.0.0.1:7001"),
+        ('kind = "simulated"\naddress = "127.0.0.1:7001"\n', 'kind = "each_frame"\n', "config.invalid_value",
+         ":9: stations[0].line.kind:", "video or folder"),
+        ("[device]", "[device", "config.invalid_syntax", ":1:", "TOML"),
+    ],
+)  # fmt: skip
+def test_an_error_names_the_place_and_the_way_out(
+    tmp_path: Path, old: str, new: str, code: str, place: str, words: str
+) -> None:
+    path = write(tmp_path, GOOD.replace(old, new, 1))
+    with pytest.raises(LinesideError) as caught:
+        settings.load(path, environment={})
+    assert caught.value.code == code
+    assert str(path) in caught.value.message
+    assert place in caught.value.message
+    assert words in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LinesideError) as caught:
+        settings.load(tmp_path / "absent.toml", environment={})
+    assert caught.value.code == "config.missing_file"
+    assert "absent.toml" in caught.value.message
+
+
+def test_a_source_path_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    text = GOOD.replace('kind = "simulated"\naddress = "127.0.0.1:7001"\n\n[[', 'kind = "each_frame"\n\n[[', 1)
+    text = text.replace('kind = "simulated"\naddress = "127.0.0.1:7001"', 'kind = "video"\npath = "/no/clip.mp4"')
+    with pytest.raises(LinesideError) as caught:
+        settings.load(write(tmp_path, text), environment={})
+    assert ":17: stations[0].views[0].source.path: /no/clip.mp4 does not exist" in caught.value.message
+
+
+def test_a_station_may_not_stand_twice(tmp_path: Path) -> None:
+    second = GOOD[GOOD.index("[[stations]]") :]
+    with pytest.raises(LinesideError) as caught:
+        settings.load(write(tmp_path, GOOD + "\n" + second), environment={})
+    assert "stations[1].id: the station 'gauge' stands twice" in caught.value.message
