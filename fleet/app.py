@@ -15,9 +15,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fleet import clock, problems
 from fleet.audit import router as audit
 from fleet.auth import router as auth
+from fleet.blobs import router as blob_routes
 from fleet.blobs.store import BlobStore
+from fleet.deployments import router as deployments
 from fleet.deployments.announce import Announcer
+from fleet.devices import router as devices
 from fleet.migrations import runner
+from fleet.registry import router as registry
 from fleet.settings import FleetSettings
 from fleet.web import Fleet, Reading
 from wire.mint import Mint
@@ -71,7 +75,7 @@ def create_app(
     app.state.fleet = Fleet(settings=settings, engine=engine, blobs=blobs, announcer=announce, mint=Mint(), now=now)
     problems.install(app)
     app.add_middleware(SecurityHeaders)
-    for slice_router in (audit.router,):
+    for slice_router in (audit.router, devices.router, registry.router, blob_routes.router, deployments.router):
         app.include_router(slice_router, prefix=API)
     app.include_router(auth.router, include_in_schema=False)
     app.add_api_route("/healthz", healthz, tags=["health"], summary="Whether the fleet can answer")

@@ -95,9 +95,7 @@ REGISTER: Final[dict[str, ErrorCode]] = {
     "resource.stale": ErrorCode(title="It was changed by someone else meanwhile", exit_status=5, http_status=412),
     "resource.precondition_required": ErrorCode(title="If-Match is required", exit_status=5, http_status=428),
     "request.invalid": ErrorCode(title="The request is not valid", exit_status=2, http_status=422),
-    "request.range_unsatisfiable": ErrorCode(
-        title="The range lies outside the file", exit_status=2, http_status=416
-    ),
+    "request.range_unsatisfiable": ErrorCode(title="The range lies outside the file", exit_status=2, http_status=416),
     "request.too_large": ErrorCode(title="The request is over the size limit", exit_status=5, http_status=413),
     "access.unauthenticated": ErrorCode(title="No valid credential was given", exit_status=8, http_status=401),
     "access.forbidden": ErrorCode(title="The credential does not allow this", exit_status=8, http_status=403),

@@ -1,0 +1,202 @@
+"""The next desired document, from the one in force and what a person asks for. Pure.
+
+A person names models by release and says sampling rates; deployment ids, revisions and salts are the fleet's. What
+does not change keeps them: a document that is asked for again as it stands stays at its revision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated
+
+import msgspec
+
+from wire.desired import Desired, DesiredModel, DesiredSettings, DesiredStation, Recipe, ViewRecipe
+from wire.errors import LinesideError
+from wire.ids import Name
+from wire.manifest import Manifest, parameters_of
+from wire.sampling import FLOOR_DEFAULT, Rate, SamplingPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelChoice:
+    """Which release of a model to run.
+
+    Args:
+        retry: deploy it again although the deployment of this very version failed or was taken back.
+    """
+
+    model: Name
+    release: Annotated[int, msgspec.Meta(ge=1)]
+    retry: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeChoice:
+    """A recipe as a person writes it."""
+
+    id: Name
+    views: dict[Name, ViewRecipe]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingChoice:
+    """Rates of a sampling plan; `wire.sampling.SamplingPlan` says what they mean."""
+
+    floor_rate: Rate = FLOOR_DEFAULT
+    gate_rate: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StationChoice:
+    """Recipes and sampling of one station."""
+
+    station: Name
+    recipes: tuple[RecipeChoice, ...] = ()
+    sampling: SamplingChoice | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DesiredChoice:
+    """The whole of what a device should be; it replaces what was asked for before."""
+
+    models: Annotated[tuple[ModelChoice, ...], msgspec.Meta(max_length=64)] = ()
+    stations: Annotated[tuple[StationChoice, ...], msgspec.Meta(max_length=32)] = ()
+    settings: DesiredSettings = field(default_factory=DesiredSettings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """A model version that the registry has."""
+
+    digest: str
+    manifest: Manifest
+
+
+Versions = Mapping[tuple[str, int], Version]
+
+
+def choice_of(document: Desired) -> DesiredChoice:
+    """Return the choice that leads to a document again; a place to start a change from."""
+    return DesiredChoice(
+        models=tuple(ModelChoice(model=model.model, release=model.release) for model in document.models),
+        stations=tuple(_station_choice(station) for station in document.stations),
+        settings=document.settings,
+    )
+
+
+def compose(
+    current: Desired,
+    choice: DesiredChoice,
+    *,
+    versions: Versions,
+    lost: Collection[str],
+    new_id: Callable[[], str],
+    new_salt: Callable[[], str],
+) -> Desired:
+    """Return the next document, or `current` itself where the choice changes nothing.
+
+    Args:
+        versions: the registry's versions that the choice names, by (model, release).
+        lost: ids of the document's deployments that ended without the version running.
+
+    Raises:
+        LinesideError: `resource.not_found` for an unknown release, `request.invalid` for a name given twice,
+            `deployment.out_of_bounds` for a parameter the model does not allow.
+    """
+    _once("model", [model.model for model in choice.models])
+    _once("station", [station.station for station in choice.stations])
+    former = {model.model: model for model in current.models}
+    models = tuple(_model(one, former.get(one.model), versions, lost, new_id) for one in choice.models)
+    manifests = {one.model: versions[one.model, one.release].manifest for one in choice.models}
+    stations = {station.station: station for station in current.stations}
+    following = replace(
+        current,
+        models=models,
+        stations=tuple(_station(one, stations.get(one.station), manifests, new_salt) for one in choice.stations),
+        settings=choice.settings,
+    )
+    return current if following == current else replace(following, revision=current.revision + 1)
+
+
+def _model(
+    choice: ModelChoice,
+    former: DesiredModel | None,
+    versions: Versions,
+    lost: Collection[str],
+    new_id: Callable[[], str],
+) -> DesiredModel:
+    version = versions.get((choice.model, choice.release))
+    if version is None:
+        raise LinesideError(
+            "resource.not_found",
+            f"There is no release {choice.release} of the model {choice.model!r}.",
+            "See `lineside-fleet models list`, or push it.",
+        )
+    if former is not None and former.active == version.digest:
+        return replace(former, deployment_id=new_id()) if choice.retry and former.deployment_id in lost else former
+    return DesiredModel(
+        model=choice.model, active=version.digest, release=choice.release, deployment_id=new_id(), shadow=None
+    )
+
+
+def _station(
+    choice: StationChoice,
+    former: DesiredStation | None,
+    manifests: Mapping[str, Manifest],
+    new_salt: Callable[[], str],
+) -> DesiredStation:
+    _once(f"recipe of the station {choice.station!r}", [recipe.id for recipe in choice.recipes])
+    recipes = {recipe.id: recipe for recipe in former.recipes} if former is not None else {}
+    for recipe in choice.recipes:
+        for view in recipe.views.values():
+            _check_bounds(view, manifests)
+    return DesiredStation(
+        station=choice.station,
+        recipes=tuple(_recipe(recipe, recipes.get(recipe.id)) for recipe in choice.recipes),
+        sampling=_sampling(choice.sampling, former.sampling if former is not None else None, new_salt),
+    )
+
+
+def _recipe(choice: RecipeChoice, former: Recipe | None) -> Recipe:
+    if former is not None and former.views == choice.views:
+        return former
+    return Recipe(id=choice.id, revision=former.revision + 1 if former is not None else 1, views=choice.views)
+
+
+def _sampling(
+    choice: SamplingChoice | None, former: SamplingPlan | None, new_salt: Callable[[], str]
+) -> SamplingPlan | None:
+    if choice is None:
+        return None
+    if former is not None and (former.floor_rate, former.gate_rate) == (choice.floor_rate, choice.gate_rate):
+        return former
+    return SamplingPlan(
+        revision=former.revision + 1 if former is not None else 1,
+        salt=new_salt(),
+        floor_rate=choice.floor_rate,
+        gate_rate=choice.gate_rate,
+    )
+
+
+def _check_bounds(view: ViewRecipe, manifests: Mapping[str, Manifest]) -> None:
+    manifest = manifests.get(view.model)
+    refused = parameters_of(manifest, view.parameters)[1] if manifest is not None else []
+    if refused:
+        raise LinesideError("deployment.out_of_bounds", " ".join(refused), "Choose values within the bounds.")
+
+
+def _once(what: str, names: list[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise LinesideError("request.invalid", f"The {what} {twice[0]!r} is named twice.", "Name each once.")
+
+
+def _station_choice(station: DesiredStation) -> StationChoice:
+    sampling = station.sampling
+    return StationChoice(
+        station=station.station,
+        recipes=tuple(RecipeChoice(id=recipe.id, views=recipe.views) for recipe in station.recipes),
+        sampling=SamplingChoice(floor_rate=sampling.floor_rate, gate_rate=sampling.gate_rate) if sampling else None,
+    )

@@ -1,0 +1,178 @@
+"""Desired documents, deployments and intervals over HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, BackgroundTasks, Depends, Header, Query
+from sqlmodel import col, select
+from starlette.responses import Response
+
+from fleet.auth.guard import AnyActor, Operator, Viewer
+from fleet.deployments import running, service
+from fleet.deployments.document import DesiredChoice
+from fleet.deployments.tables import Deployment, ReportEntry
+from fleet.devices import service as devices
+from fleet.devices.router import require_self_or_person
+from fleet.web import Page, Paged, PageRequest, Reading, TheFleet, Writing, body_of, body_schema, fetch_page
+from wire import codec
+from wire.desired import Desired
+from wire.errors import LinesideError
+
+router = APIRouter(tags=["deployments"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentView:
+    """One deployment; `irregular` counts reports the transition table does not know."""
+
+    id: str
+    device: str
+    model: str
+    release: int
+    digest: str
+    state: str
+    attempt: int
+    hold_reason: str | None
+    hold_until: datetime | None
+    code: str
+    reason: str
+    irregular: int
+    created_at: datetime
+    created_by: str
+    updated_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportView:
+    """One report as it came; `report` is `wire.deployment.DeploymentReport`."""
+
+    received_at: datetime
+    irregular: bool
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentDetail:
+    """One deployment and its reports, the oldest first."""
+
+    deployment: DeploymentView
+    reports: list[ReportView]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intervals:
+    """What a device ran when."""
+
+    items: list[running.Interval]
+
+
+def _document(document: Desired) -> Response:
+    headers = {"ETag": service.etag_of(document), "Cache-Control": "private, no-cache"}
+    return Response(codec.encode(document), media_type="application/json", headers=headers)
+
+
+@router.get("/devices/{device}/desired")
+def read_desired(
+    actor: AnyActor,
+    session: Reading,
+    device: str,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Return the desired document; 304 where the device has this revision already."""
+    require_self_or_person(actor.kind, actor.name, device)
+    devices.require(session, device)
+    document = service.desired_of(session, device)
+    tags = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
+    if service.etag_of(document) in tags:
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": service.etag_of(document)})
+    return _document(document)
+
+
+@router.put("/devices/{device}/desired", openapi_extra=body_schema(DesiredChoice))
+def write_desired(
+    actor: Operator,
+    fleet: TheFleet,
+    session: Writing,
+    background: BackgroundTasks,
+    device: str,
+    choice: Annotated[DesiredChoice, Depends(body_of(DesiredChoice))],
+    if_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Replace the desired document, and wake the device once that is committed."""
+    row = devices.require(session, device)
+    if row.revoked_at is not None:
+        raise LinesideError("device.revoked", f"The device {device!r} is revoked.", "Enrol it again with a new claim.")
+    document, changed = service.set_desired(
+        session, device=device, choice=choice, if_match=if_match, by=actor, ids=fleet.mint, now=fleet.now()
+    )
+    if changed:
+        background.add_task(fleet.announcer.wake, device, document.revision)
+    return _document(document)
+
+
+@router.get("/deployments")
+def list_deployments(
+    _actor: Viewer,
+    session: Reading,
+    page: Paged,
+    device: Annotated[str | None, Query(max_length=64)] = None,
+    model: Annotated[str | None, Query(max_length=64)] = None,
+    digest: Annotated[str | None, Query(max_length=64)] = None,
+    state: Annotated[str | None, Query(max_length=32)] = None,
+) -> Page[DeploymentView]:
+    """List deployments, the newest first."""
+    return _list(session, page, {"device": device, "model": model, "digest": digest, "state": state})
+
+
+@router.get("/devices/{device}/deployments")
+def list_device_deployments(_actor: Viewer, session: Reading, page: Paged, device: str) -> Page[DeploymentView]:
+    """List one device's deployments, the newest first."""
+    devices.require(session, device)
+    return _list(session, page, {"device": device})
+
+
+@router.get("/deployments/{deployment}")
+def show_deployment(_actor: Viewer, session: Reading, deployment: str) -> DeploymentDetail:
+    """Show one deployment with the reports about it."""
+    row = session.get(Deployment, deployment)
+    if row is None:
+        raise LinesideError("resource.not_found", f"There is no deployment {deployment!r}.", "List deployments.")
+    reports = session.exec(
+        select(ReportEntry).where(ReportEntry.deployment_id == deployment).order_by(col(ReportEntry.sequence))
+    ).all()
+    return DeploymentDetail(
+        deployment=_view(row),
+        reports=[
+            ReportView(received_at=one.received_at, irregular=one.irregular, report=msgspec.json.decode(one.body))
+            for one in reports
+        ],
+    )
+
+
+@router.get("/devices/{device}/intervals")
+def list_intervals(
+    _actor: Viewer, session: Reading, device: str, model: Annotated[str | None, Query(max_length=64)] = None
+) -> Intervals:
+    """List what a device inferred with, from when to when."""
+    devices.require(session, device)
+    return Intervals(items=running.intervals(session, device, model))
+
+
+def _list(session: Reading, page: PageRequest, filters: dict[str, str | None]) -> Page[DeploymentView]:
+    statement = select(Deployment)
+    for name, value in filters.items():
+        if value is not None:
+            statement = statement.where(getattr(Deployment, name) == value)
+    rows, cursor = fetch_page(session, statement, [col(Deployment.id)], page, newest_first=True)
+    return Page(items=[_view(row) for row in rows], next_cursor=cursor)
+
+
+def _view(row: Deployment) -> DeploymentView:
+    names = DeploymentView.__dataclass_fields__
+    return DeploymentView(**{name: getattr(row, name) for name in names})

@@ -1,0 +1,99 @@
+"""What ran where and when: only the changes are kept, and intervals are read from them.
+
+A device tells the digest of its session in its states and in each report on a deployment. These arrive out of order: a
+state comes at once, a report may wait in the outbox for weeks. So each word is set into the line of changes at its own
+time: it adds nothing where the change before it says the same, and it replaces the change after it where that one says
+the same (the version ran earlier than was known).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlmodel import Session, col, select
+
+from fleet.deployments.tables import VersionChange
+from fleet.devices.tables import Device
+
+CLOCK_SLACK: Final = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A device inferred with `digest` from `since` to `until`; None there means: as far as is known, still."""
+
+    model: str
+    digest: str | None
+    since: datetime
+    until: datetime | None
+    deployment_id: str | None
+
+
+def observe(
+    session: Session,
+    *,
+    device: str,
+    model: str,
+    digest: str | None,
+    at: datetime,
+    received_at: datetime,
+    deployment_id: str | None,
+) -> None:
+    """Set a device's word about the version in use into the line of changes.
+
+    Args:
+        digest: of the session in use, None where the model does not run.
+        at: by the device's clock; a time before its enrolment or in the future cannot be right, and the time of
+            receipt stands in for it.
+    """
+    row = session.get(Device, device)
+    if at > received_at + CLOCK_SLACK or (row is not None and at < row.enrolled_at - CLOCK_SLACK):
+        at = received_at
+    line = select(VersionChange).where(VersionChange.device == device).where(VersionChange.model == model)
+    since = col(VersionChange.since)
+    before = session.exec(line.where(since <= at).order_by(since.desc()).limit(1)).first()
+    if before is not None and before.digest == digest:
+        return
+    if before is None and digest is None:
+        return  # nothing ran before anything ran
+    after = session.exec(line.where(since > at).order_by(since.asc()).limit(1)).first()
+    if before is not None and before.since == at:
+        before.digest, before.deployment_id, before.received_at = digest, deployment_id, received_at
+        session.add(before)
+    else:
+        session.add(
+            VersionChange(
+                device=device,
+                model=model,
+                since=at,
+                digest=digest,
+                deployment_id=deployment_id,
+                received_at=received_at,
+            )
+        )
+    if after is not None and after.digest == digest:
+        session.delete(after)
+    session.flush()
+
+
+def intervals(session: Session, device: str, model: str | None = None) -> list[Interval]:
+    """Return what a device ran, model by model, the oldest first."""
+    statement = select(VersionChange).where(VersionChange.device == device)
+    if model is not None:
+        statement = statement.where(VersionChange.model == model)
+    changes = session.exec(statement.order_by(col(VersionChange.model), col(VersionChange.since))).all()
+    found: list[Interval] = []
+    for index, change in enumerate(changes):
+        following = changes[index + 1] if index + 1 < len(changes) else None
+        found.append(
+            Interval(
+                model=change.model,
+                digest=change.digest,
+                since=change.since,
+                until=following.since if following is not None and following.model == change.model else None,
+                deployment_id=change.deployment_id,
+            )
+        )
+    return found
