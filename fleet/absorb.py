@@ -35,10 +35,15 @@ class Refused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Absorbed:
-    """What became of the messages: `accepted` counts duplicates too, since they are safely rows already."""
+    """What became of the messages: `accepted` counts duplicates too, since they are safely rows already.
+
+    Args:
+        duplicates: how many of the accepted were rows before, where the slice can tell.
+    """
 
     accepted: int
     refused: tuple[Refused, ...] = ()
+    duplicates: int = 0
 
 
 class Slice(Protocol):

@@ -1,0 +1,1 @@
+"""Chooses, configures and supervises the MQTT broker."""

@@ -1,0 +1,264 @@
+"""The ingest worker: messages of a few milliseconds become one transaction, and only its commit acknowledges them.
+
+    inbox -> route (pure) -> each lane's slice absorbs -> commit -> range acks to devices, MQTT acks to the broker
+
+A database that fails or is busy is tried again with the same messages: nothing is acknowledged meanwhile, the inbox
+fills, and the link stops reading. A record that no slice can digest (a fault of ours) is set apart by savepoints: it
+harms no other, is kept in quarantine, and stays unacknowledged, so that the device keeps it for a repaired fleet.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy import Engine
+from sqlmodel import Session
+
+from fleet import clock, db
+from fleet.absorb import Received, Slice
+from fleet.ingest import acks, isolate, quarantine, seams
+from fleet.ingest.inbox import CAPACITY, Delivery, Inbox
+from fleet.ingest.link import IngestLink
+from fleet.ingest.route import (
+    EXCERPT_BYTES,
+    TEXT_CHARACTERS,
+    Place,
+    Reject,
+    Routed,
+    Standing,
+    device_of,
+    joined,
+    route,
+    whole,
+)
+from wire import codec, topics
+from wire.messages import SeqRange
+from wire.mint import Mint
+
+log = logging.getLogger(__name__)
+
+MAX_MESSAGES: Final = 500
+WINDOW_S: Final = 0.02
+RETRY_FIRST_S: Final = 0.05
+RETRY_MOST_S: Final = 5.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Counts:
+    """What ingest has done since it started; written by the worker's thread only."""
+
+    messages: int = 0
+    accepted: int = 0
+    duplicate: int = 0
+    refused: int = 0
+    failed: int = 0
+    states: int = 0
+    commits: int = 0
+    retries: int = 0
+    commit_s: float = 0.0
+    commit_max_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What one transaction came to."""
+
+    accepted: list[Received] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    duplicates: int = 0
+    states: int = 0
+    failed: list[Reject] = field(default_factory=list)
+
+
+class Ingest:
+    """Takes everything devices send, and wakes devices (it is the fleet's `Announcer`).
+
+    Args:
+        engine: of the database.
+        address: host and port of the broker.
+        protocol: `5`, `3.1.1` or `auto`.
+        fleet_seams: where messages go; the fleet's own slices by default.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        address: tuple[str, int],
+        protocol: str = "auto",
+        *,
+        fleet_seams: seams.Seams | None = None,
+        now: clock.Now = clock.utc_now,
+        capacity: int = CAPACITY,
+        max_messages: int = MAX_MESSAGES,
+        window_s: float = WINDOW_S,
+    ) -> None:
+        self._engine = engine
+        self._seams = fleet_seams or seams.of_the_fleet()
+        self._now = now
+        self._max_messages = max_messages
+        self._window_s = window_s
+        self._inbox = Inbox(capacity)
+        self._link = IngestLink(address, protocol, self._inbox, mint=Mint(), now=now)
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._counts = Counts()
+
+    def start(self) -> None:
+        """Start both threads; the link connects by itself as soon as the broker answers."""
+        self._thread = threading.Thread(target=self._run, name="ingest-worker", daemon=True)
+        self._thread.start()
+        self._link.start()
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Finish the transaction at hand, acknowledge it, and end; what is not committed is sent again later."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        self._link.stop(timeout_s)
+
+    def wait_connected(self, timeout_s: float) -> bool:
+        """Wait until the subscription stands."""
+        return self._link.wait_connected(timeout_s)
+
+    def wake(self, device: str, desired_revision: int) -> None:
+        """Hint to a device that its desired document changed; never waits and never raises."""
+        self._link.wake(device, desired_revision)
+
+    def status(self) -> dict[str, Any]:
+        """Return the counters and whether ingest works, for the API."""
+        counts = self._counts
+        return {
+            "connected": self._link.connected,
+            "running": self._thread is not None and self._thread.is_alive(),
+            "waiting": len(self._inbox),
+            "received": self._link.received,
+            "connections": self._link.connections,
+            **{name: getattr(counts, name) for name in Counts.__dataclass_fields__},
+        }
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            deliveries = self._inbox.take(self._max_messages, self._window_s, timeout_s=0.2)
+            if deliveries:
+                self._process(deliveries)
+
+    def _process(self, deliveries: Sequence[Delivery]) -> None:
+        """Commit the messages, trying again until the database takes them or ingest is told to stop."""
+        attempt, isolated = 0, False
+        while not self._stop.is_set() or attempt == 0:
+            try:
+                outcome = self._commit(self._route(deliveries, isolated=isolated), isolated=isolated)
+            except Exception as error:  # noqa: BLE001 - top of the thread: nothing is acknowledged, and it tries again
+                if not isolated and not isolate.is_of_the_database(error):
+                    isolated = True
+                    continue
+                attempt += 1
+                self._counts.retries += 1
+                self._report_retry(error, attempt)
+                most_s = min(RETRY_MOST_S, RETRY_FIRST_S * 2 ** min(attempt, 10))
+                self._stop.wait(random.uniform(RETRY_FIRST_S, most_s))  # noqa: S311 - spreads retries
+                continue
+            self._link.settle(deliveries, acks.of(outcome.accepted, outcome.rejects))
+            self._count(deliveries, outcome)
+            return
+
+    def _route(self, deliveries: Sequence[Delivery], *, isolated: bool) -> list[Routed]:
+        names = {name for delivery in deliveries if (name := device_of(delivery.topic)) is not None}
+        with db.read_session(self._engine) as session:
+            standings = self._seams.standing_of(session, names)
+
+        def standing(device: str) -> Standing:
+            return standings.get(device, Standing.UNKNOWN)
+
+        routed: list[Routed] = []
+        for one in deliveries:
+            with isolate.Fence(None, active=isolated) as fence:
+                routed.append(route(one.topic, one.payload, standing, one.received_at))
+            if fence.error is not None:
+                reject = whole(one.topic, device_of(one.topic), one.payload, isolate.as_lineside(fence.error))
+                routed.append(Routed(rejects=(reject,)))
+        return routed
+
+    def _commit(self, routed: Sequence[Routed], *, isolated: bool) -> _Outcome:
+        outcome = _Outcome(rejects=[reject for one in routed for reject in one.rejects])
+        began = time.monotonic()
+        with db.write_session(self._engine) as session:
+            for lane, taker in self._seams.lanes.items():
+                records = [record for one in routed for record in one.records if record.lane is lane]
+                for group in ([record] for record in records) if isolated else ([records] if records else []):
+                    self._absorb(session, taker, group, outcome, isolated=isolated)
+            for one in routed:
+                if one.state is not None:
+                    with isolate.Fence(session, active=isolated) as fence:
+                        self._seams.absorb_state(session, one.state, self._now())
+                        outcome.states += 1
+                    if fence.error is not None:
+                        log.error(
+                            "A state of %s could not be stored.",
+                            one.state.device,
+                            exc_info=fence.error,
+                            extra={"event": "ingest.record_failed"},
+                        )
+            quarantine.keep(session, [*outcome.rejects, *outcome.failed], self._now())
+        spent = time.monotonic() - began
+        self._counts.commit_s += spent
+        self._counts.commit_max_s = max(self._counts.commit_max_s, spent)
+        return outcome
+
+    def _absorb(
+        self, session: Session, taker: Slice, records: Sequence[Received], outcome: _Outcome, *, isolated: bool
+    ) -> None:
+        with isolate.Fence(session, active=isolated) as fence:
+            absorbed = taker.absorb(session, records)
+            outcome.duplicates += absorbed.duplicates
+            outcome.rejects += joined(_reject(one.message, one.code, one.text) for one in absorbed.refused)
+            gone = {id(one.message) for one in absorbed.refused}
+            outcome.accepted += [record for record in records if id(record) not in gone]
+        if fence.error is not None:
+            outcome.failed += [_reject(one, "internal.unexpected", repr(fence.error)) for one in records]
+            log.error(
+                "A record of %s could not be stored; it stays unacknowledged.",
+                records[0].device,
+                exc_info=fence.error,
+                extra={"event": "ingest.record_failed"},
+            )
+
+    def _count(self, deliveries: Sequence[Delivery], outcome: _Outcome) -> None:
+        counts = self._counts
+        counts.messages += len(deliveries)
+        counts.accepted += len(outcome.accepted)
+        counts.duplicate += outcome.duplicates
+        counts.refused += sum(
+            reject.seqs.last - reject.seqs.first + 1 if reject.seqs else 1 for reject in outcome.rejects
+        )
+        counts.failed += len(outcome.failed)
+        counts.states += outcome.states
+        counts.commits += 1
+
+    def _report_retry(self, error: Exception, attempt: int) -> None:
+        if attempt == 1 or attempt % 20 == 0:
+            log.error(
+                "The database did not take a batch; ingest acknowledges nothing and tries again.",
+                exc_info=error,
+                extra={"event": "ingest.commit_failed", "attempt": attempt},
+            )
+
+
+def _reject(message: Received, code: str, text: str) -> Reject:
+    body = codec.encode(message.body)
+    return Reject(
+        topic=topics.path(message.lane.value, message.device),
+        device=message.device,
+        place=Place(device=message.device, epoch=message.epoch, lane=message.lane),
+        seqs=SeqRange(first=message.seq, last=message.seq),
+        code=code,
+        text=text[:TEXT_CHARACTERS],
+        excerpt=body[:EXCERPT_BYTES],
+        payload_bytes=len(body),
+    )

@@ -1,0 +1,1 @@
+"""Inspections and their exact counts: tables, what ingest brings, and what people ask."""
