@@ -288,7 +288,7 @@ def _source(name: str, source: SourceSettings) -> Source:
         return SimulatedCamera(host, port, name)
     if source.kind == "video":
         return VideoSource(source.path or "", name, every_nth=source.every_nth)
-    return FolderSource(source.path or "", name)
+    return FolderSource(source.path or "", name, every_nth=source.every_nth)
 
 
 def _first_setup(station: StationSettings, salt: str) -> StationSetup:

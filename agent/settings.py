@@ -126,6 +126,8 @@ class StationSettings:
 
     Args:
         deadline_ms: from the trigger to the verdict; later is NO_VERDICT.
+        frame_wait_ms: how long a frame is waited for after the trigger, so that a view that gives none leaves time for
+            the verdict of the others; half the deadline unless it is set.
         frame_tolerance_ms: a frame belongs to a trigger when its exposure is at most this far from it.
         floor_rate: the least share of parts whose pictures are kept, unless the fleet sends a sampling plan.
     """
@@ -134,6 +136,7 @@ class StationSettings:
     line: LineSettings
     views: Annotated[tuple[ViewSettings, ...], msgspec.Meta(min_length=1, max_length=16)]
     deadline_ms: Positive = 500.0
+    frame_wait_ms: Positive | None = None
     frame_tolerance_ms: Positive = 50.0
     floor_rate: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.01
 

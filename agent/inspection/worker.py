@@ -194,11 +194,12 @@ class StationWorker:
         self.tally.received += 1
         setup = self._setup
         deadline_ns = trigger.at_ns + int(self._settings.deadline_ms * 1e6)
+        frames_until_ns = trigger.at_ns + int((self._settings.frame_wait_ms or self._settings.deadline_ms / 2) * 1e6)
         inspection_id = self._mint.uuid7()
         draw = sampling.draw(setup.sampling, inspection_id)
         seen: list[_Seen] = []
         for view in setup.views:
-            one = self._look(view, trigger, deadline_ns)
+            one = self._look(view, trigger, frames_until_ns)
             if one is None:
                 self.tally.received -= 1
                 self.ended.set()
@@ -249,10 +250,10 @@ class StationWorker:
         self._line.answer(trigger, verdict)
         self.tally.count(verdict, (self._clock.monotonic_ns() - trigger.at_ns) / 1e6)
 
-    def _look(self, view: ViewSetup, trigger: Trigger, deadline_ns: int) -> _Seen | None:
+    def _look(self, view: ViewSetup, trigger: Trigger, until_ns: int) -> _Seen | None:
         """Get the view's frame and judge it; None where its source has ended."""
         started_ns = self._clock.monotonic_ns()
-        lease = self._lease_for(view.view, trigger, deadline_ns)
+        lease = self._lease_for(view.view, trigger, until_ns)
         if isinstance(lease, Ended):
             return None
         if isinstance(lease, Reason):
@@ -305,11 +306,11 @@ class StationWorker:
     def _without_verdict(self, view: ViewSetup, reason: Reason) -> ViewRecord:
         return ViewRecord(view=view.view, camera=view.view, verdict=Verdict.NO_VERDICT, reason=reason, model=view.model)
 
-    def _lease_for(self, view: str, trigger: Trigger, deadline_ns: int) -> Lease | Reason | Ended:
+    def _lease_for(self, view: str, trigger: Trigger, until_ns: int) -> Lease | Reason | Ended:
         """Return the frame that shows the trigger's part, passing over frames of earlier parts."""
         timed = self._time_classes[view] is not TimeClass.RECORDED
         while True:
-            left_s = (deadline_ns - self._clock.monotonic_ns()) / 1e9
+            left_s = (until_ns - self._clock.monotonic_ns()) / 1e9
             taken = self._held.pop(view, None)
             if taken is None:
                 answer = self._feeds[view].take(max(0.0, left_s))
