@@ -6,10 +6,10 @@ import logging
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Final, Protocol, assert_never
+from typing import Protocol, assert_never
 
 from agent.clock import Clock
-from agent.deploy import download, faults, plan, selftest, verify
+from agent.deploy import boot, download, faults, plan, selftest, verify
 from agent.deploy.attempt import Attempt, Fault, FaultKind
 from agent.deploy.compatibility import DeviceFacts
 from agent.deploy.journal import Journal
@@ -21,7 +21,6 @@ from wire.errors import LinesideError
 
 log = logging.getLogger(__name__)
 
-_GOOD_ENDS: Final = (S.SUCCEEDED, S.ALREADY_INSTALLED)
 Tester = Callable[[package.Package, Callable[[], bool]], selftest.SelfTestResult | None]
 
 
@@ -89,57 +88,20 @@ class Runner:
     # At boot
 
     def recover(self) -> None:
-        """Bring the store in order before any model is loaded; call it once, at start.
-
-        Leftovers of interrupted writes go; a lost record of what is installed is made anew from the journal. A version
-        found current in an attempt that never ended well counts one more try: after the last one the former version
-        becomes current again before anything is loaded, so that a version that ends the agent cannot do so for ever.
-        """
-        self._store.sweep()
-        for model in self._journal.models():
-            attempt = self._journal.of(model).attempt
-            installed = self._store.installed(model)
-            good = self._last_good(model)
-            if (
-                installed.current is None
-                and good is not None
-                and (attempt is None or attempt.state is not S.ACTIVATING)
-            ):
-                log.warning("%s: %s is made current again.", model, good[:12], extra={"event": "store.repaired"})
-                self._store.commit(model, good)
-            if attempt is None or attempt.state is not S.ACTIVATING or installed.current != attempt.digest:
-                continue
-            if attempt.tries < plan.ACTIVATE_TRIES:
-                self._journal.write(replace(attempt, tries=attempt.tries + 1))
-            else:
-                self._store.restore(model, attempt.former)
+        """Bring store and journal in order (`boot.recover`); call it once, at start, before any model is loaded."""
+        boot.recover(self._store, self._journal)
 
     def models_in_use(self) -> tuple[str, ...]:
         """Return the models of which a version is installed."""
         return self._store.models()
 
     def boot_choices(self, model: str) -> Iterator[package.Package]:
-        """Yield the versions of a model that may be loaded at boot, `current` before `previous`.
-
-        A version whose bytes are not what they were when it was verified is left out and logged.
-        """
-        installed = self._store.installed(model)
-        for digest in (installed.current, installed.previous):
-            if digest is None:
-                continue
-            try:
-                yield self._store.package(digest)
-            except LinesideError:
-                log.exception("%s: %s cannot be used.", model, digest[:12], extra={"event": "package.damaged"})
+        """Yield the versions of a model that may be loaded at boot, the one to prefer first."""
+        return boot.choices(self._store, model)
 
     def deployment_of(self, model: str, digest: str) -> str | None:
-        """Return the deployment that brought a version here; None where it is not remembered. Any thread may ask."""
-        remembered = self._journal.of(model)
-        latest = remembered.attempt
-        if latest is not None and latest.digest == digest and latest.state in (S.ACTIVATING, *_GOOD_ENDS):
-            return latest.deployment_id
-        ids = [past.deployment_id for past in remembered.past if past.digest == digest and past.state in _GOOD_ENDS]
-        return ids[-1] if ids else None
+        """Return the deployment that brought a version here, None where it is not remembered. Any thread may ask."""
+        return boot.deployment_of(self._journal, model, digest)
 
     # Step by step
 
@@ -147,7 +109,7 @@ class Runner:
         """Do at most one step of one model's deployment.
 
         Args:
-            wanted: the desired document; None where none was ever read: then only what was begun is finished.
+            wanted: the desired document; None while it is not known: then only an activation is finished.
             go_on: called now and then while a step takes long; False cuts it short, to be taken up again later.
 
         Returns:
@@ -157,7 +119,7 @@ class Runner:
             LinesideError: `storage.full` or `storage.corrupt` where the journal or the store cannot be written, or what
                 `reports` raises; calling again later goes on where it stopped.
         """
-        models = {entry.model: entry for entry in wanted.models} if wanted is not None else {}
+        models = {entry.model: entry for entry in wanted.models} if wanted is not None else self._being_activated()
         for model in sorted({*models, *self._journal.models()}):
             self._report(model)
             installed = self._store.installed(model)
@@ -166,6 +128,20 @@ class Runner:
                 self._execute(step, model, models.get(model), go_on)
                 return True
         return False
+
+    def _being_activated(self) -> dict[str, desired.DesiredModel]:
+        """Return what to go on with while the desired document is not known."""
+        attempts = [self._journal.of(model).attempt for model in self._journal.models()]
+        return {
+            attempt.model: desired.DesiredModel(
+                model=attempt.model,
+                active=attempt.digest,
+                release=attempt.release,
+                deployment_id=attempt.deployment_id,
+            )
+            for attempt in attempts
+            if attempt is not None and attempt.state is S.ACTIVATING
+        }
 
     def _facts(self, model: str, models: dict[str, desired.DesiredModel], *, collects: bool) -> plan.Facts:
         remembered = self._journal.of(model)
@@ -389,11 +365,3 @@ class Runner:
         longest_s = min(self._options.pause_max_s, self._options.pause_s * 2.0 ** min(attempt.tries - 1, 30))
         pause_ns = int(self._rng.uniform(0.0, longest_s) * 1e9)
         self._not_before_ns[attempt.model] = self._clock.monotonic_ns() + pause_ns
-
-    def _last_good(self, model: str) -> str | None:
-        remembered = self._journal.of(model)
-        latest = remembered.attempt
-        if latest is not None and latest.state in _GOOD_ENDS:
-            return latest.digest
-        digests = [past.digest for past in remembered.past if past.state in _GOOD_ENDS]
-        return digests[-1] if digests else None

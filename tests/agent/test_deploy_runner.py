@@ -1,0 +1,424 @@
+"""The runner on real files: how each deployment ends, edge by edge of the transition table."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent.deploy.selftest import SelfTestResult
+from tests.support.deploying import (
+    FakeActivator,
+    MemoryFleet,
+    TestDevice,
+    check_reports,
+    deployment_id,
+    make_package,
+    wanted,
+)
+from wire import codec, deployment, package
+from wire.deployment import DeploymentState as S
+from wire.errors import REGISTER, LinesideError
+
+DOWN = "deployment.download_failed"
+WAY = [S.DOWNLOADING, S.VERIFYING, S.SELF_TESTING, S.STAGED, S.ACTIVATING]
+
+
+def answers(code: str) -> Callable[..., SelfTestResult]:
+    return lambda _package, _go_on: SelfTestResult(ok=False, code=code, reason="Injected.")
+
+
+@pytest.fixture
+def releases(tmp_path: Path) -> list[package.Package]:
+    return [make_package(tmp_path / f"v{release}", release) for release in (1, 2, 3, 4)]
+
+
+@pytest.fixture
+def device(tmp_path: Path, releases: list[package.Package]) -> TestDevice:
+    """A device that runs release 1; its reports are those that follow."""
+    fleet = MemoryFleet()
+    for found in releases:
+        fleet.publish(found)
+    made = TestDevice(root=tmp_path / "device", fleet=fleet)
+    made.boot()
+    made.run(wanted(releases[0]))
+    assert made.states() == [*WAY, S.SUCCEEDED]
+    made.earlier = list(made.reports)
+    made.reports.clear()
+    return made
+
+
+# name: (faults of the fleet, outcomes of the activator, answer of the self-test, states reported, code of the end)
+ENDINGS: dict[str, tuple[list[str], list[str], str, list[S], str]] = {
+    "all goes well": ([], [], "", [*WAY, S.SUCCEEDED], ""),
+    "the network fails and comes back": ([DOWN] * 9, [], "", [*WAY, S.SUCCEEDED], ""),
+    "the network fails for good": ([DOWN] * 99, [], "", [S.DOWNLOADING, S.FAILED_NO_CHANGE], DOWN),
+    "a blob is not there": (
+        ["", "", *["resource.not_found"] * 99],
+        [],
+        "",
+        [S.DOWNLOADING, S.FAILED_NO_CHANGE],
+        "resource.not_found",
+    ),
+    "other bytes once": (["", "deployment.digest_mismatch"], [], "", [*WAY, S.SUCCEEDED], ""),
+    "other bytes twice": (
+        ["", "deployment.digest_mismatch", "deployment.digest_mismatch"],
+        [],
+        "",
+        [S.DOWNLOADING, S.REFUSED],
+        "deployment.digest_mismatch",
+    ),
+    "the self-test sees other things": (
+        [],
+        [],
+        "model.golden_mismatch",
+        [*WAY[:3], S.REFUSED],
+        "model.golden_mismatch",
+    ),
+    "the self-test crashes": ([], [], "model.crashed", [*WAY[:3], S.FAILED_NO_CHANGE], "model.crashed"),
+    "the session cannot be built": ([], ["untouched"], "", [*WAY, S.FAILED_NO_CHANGE], "deployment.activation_failed"),
+    "the swap leaves nothing": ([], ["broken"], "", [*WAY, S.FAILED_REVERTED], "deployment.activation_failed"),
+    "the session holds another version": ([], ["other"], "", [*WAY, S.FAILED_REVERTED], "deployment.activation_failed"),
+    "the swap never comes": ([], ["idle"] * 9, "", [*WAY, S.FAILED_REVERTED], "deployment.attempts_exhausted"),
+    "neither version runs": ([], ["broken", "broken"], "", [*WAY, S.FAILED_REVERT_FAILED], "deployment.revert_failed"),
+    "the old version never comes back": (
+        [],
+        ["other", "idle", "idle", "idle", "idle"],
+        "",
+        [*WAY, S.FAILED_REVERT_FAILED],
+        "deployment.revert_failed",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_each_ending_is_the_documented_one(name: str, device: TestDevice, releases: list[package.Package]) -> None:
+    faults, outcomes, answer, states, code = ENDINGS[name]
+    device.fleet.faults, device.activator.outcomes = list(faults), list(outcomes)
+    if answer:
+        device.tester = answers(answer)
+        device.boot()
+    device.run(wanted(releases[1]))
+    assert device.states(2) == states
+    end = device.reports[-1]
+    assert end.code == code
+    assert code == "" or (code in REGISTER and end.reason)
+    assert end.inferring_digest == device.activator.in_use
+    expected = releases[1] if end.state is S.SUCCEEDED else releases[0]
+    assert device.store.installed("parts").current == expected.digest
+    check_reports(device.earlier + device.reports)
+    before = list(device.reports)
+    device.run(wanted(releases[1]))
+    assert device.reports == before, "a deployment that has ended is not begun again"
+
+
+def test_the_scenarios_take_every_edge_the_device_owns() -> None:
+    """Edges of the table that need holds, probation or a floor come with those; they are named here."""
+    taken = set()
+    for _, _, _, states, _ in ENDINGS.values():
+        taken.update(itertools.pairwise([S.QUEUED, *states]))
+    elsewhere = {
+        (S.QUEUED, S.ALREADY_INSTALLED),  # test_asking_for_what_is_active_...
+        (S.VERIFYING, S.DOWNLOADING),  # test_bytes_damaged_on_disk_...
+        (S.VERIFYING, S.REFUSED),  # test_a_version_that_is_at_fault_...
+        (S.VERIFYING, S.FAILED_NO_CHANGE),  # test_a_kill_in_each_verification_...
+    }
+    later = {
+        (S.QUEUED, S.REFUSED),  # below the floor, not signed
+        (S.QUEUED, S.FAILED_NO_CHANGE),
+        (S.STAGED, S.REFUSED),  # the floor was raised meanwhile
+        (S.STAGED, S.FAILED_NO_CHANGE),  # a hold ran out
+        *((old, new) for old in S for new in deployment.TRANSITIONS[old] if S.PROBATION in (old, new)),
+    }
+    owned = {
+        (old, new)
+        for old in S
+        for new in deployment.TRANSITIONS[old]
+        if new not in deployment.FLEET_OWNED and old is not S.SCHEDULED
+    }
+    assert taken | elsewhere | {edge for edge in later if edge[1] not in deployment.FLEET_OWNED} == owned
+
+
+def test_asking_for_what_is_active_says_so_and_touches_nothing(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    device.fleet.fetched.clear()
+    device.run(wanted(releases[0], number=77))
+    assert device.states() == [S.ALREADY_INSTALLED]
+    assert not device.fleet.fetched
+    assert device.runner.deployment_of("parts", releases[0].digest) == deployment_id(77)
+
+
+def test_blobs_that_versions_share_are_fetched_once(device: TestDevice, releases: list[package.Package]) -> None:
+    device.fleet.fetched.clear()
+    device.run(wanted(releases[1]))
+    shared = releases[0].index.file("card.md")
+    assert shared is not None
+    assert shared == releases[1].index.file("card.md")
+    assert shared.digest not in device.fleet.fetched
+    assert len(device.fleet.fetched) == len(releases[1].index.files)
+
+
+def test_bytes_damaged_on_disk_are_found_by_verification_and_fetched_again(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    target = releases[1]
+    model = target.index.file("model.onnx")
+    assert model is not None
+    while S.VERIFYING not in device.states():
+        device.runner.step(wanted(target))
+    device.store.blob_path(model.digest).write_bytes(b"not the model")
+    device.run(wanted(target))
+    assert device.states() == [S.DOWNLOADING, S.VERIFYING, S.DOWNLOADING, *WAY[1:], S.SUCCEEDED]
+    assert device.fleet.fetched.count(model.digest) == 2
+    check_reports(device.earlier + device.reports)
+
+
+@pytest.mark.parametrize(
+    ("extra", "code"),
+    [
+        ("[requires]\narchitectures = ['riscv64']", "deployment.incompatible"),
+        ("[requires]\nruntime = '9.0'", "deployment.incompatible"),
+        ("[requires]\nopset = 99", "model.unsupported_opset"),
+        ("[requires]\nproviders = ['CUDAExecutionProvider']", "model.provider_unavailable"),
+    ],
+)
+def test_a_version_that_is_at_fault_is_refused_with_its_reason(
+    device: TestDevice, tmp_path: Path, extra: str, code: str
+) -> None:
+    unfit = make_package(tmp_path / "unfit", 9, extra=extra)
+    device.fleet.publish(unfit)
+    device.run(wanted(unfit))
+    assert device.states() == [S.DOWNLOADING, S.VERIFYING, S.REFUSED]
+    assert device.reports[-1].code == code
+
+
+@pytest.mark.parametrize("changes", [{"release": 8}, {"model": "others"}])
+def test_a_version_that_is_not_what_was_asked_for_is_refused(
+    device: TestDevice, releases: list[package.Package], changes: dict[str, object]
+) -> None:
+    document = wanted(releases[1])
+    document = replace(document, models=(replace(document.models[0], **changes),))
+    device.run(document)
+    assert device.states()[-1] is S.REFUSED
+    assert device.reports[-1].code == "package.invalid"
+
+
+def test_an_index_that_does_not_fit_its_manifest_is_refused(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    lying = replace(releases[1].index, release=9)
+    digest = package.digest_of(lying)
+    device.fleet.blobs[digest] = package.index_bytes(lying)
+    document = wanted(releases[1])
+    device.run(replace(document, models=(replace(document.models[0], active=digest, release=9),)))
+    assert device.states() == [S.DOWNLOADING, S.VERIFYING, S.REFUSED]
+    assert device.reports[-1].code == "package.invalid"
+
+
+def test_a_kill_in_each_verification_ends_the_deployment(device: TestDevice, releases: list[package.Package]) -> None:
+    while S.VERIFYING not in device.states():
+        device.runner.step(wanted(releases[1]))
+    attempt = device.journal.of("parts").attempt
+    assert attempt is not None
+    device.journal.write(replace(attempt, tries=3))  # as three kills would have left it
+    device.boot()
+    device.run(wanted(releases[1]))
+    assert device.states()[-1] is S.FAILED_NO_CHANGE
+    assert device.reports[-1].code == "deployment.attempts_exhausted"
+
+
+def test_a_self_test_cut_short_by_a_stop_is_taken_up_again(device: TestDevice, releases: list[package.Package]) -> None:
+    cuts = iter([None, None, None])
+    device.tester = lambda _package, _go_on: next(cuts, SelfTestResult(ok=True))
+    device.boot()
+    device.run(wanted(releases[1]))
+    assert device.states()[-1] is S.SUCCEEDED
+
+
+def test_a_deployment_given_up_for_another_one_is_left_where_it_stands(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    while S.VERIFYING not in device.states():
+        device.runner.step(wanted(releases[1]))
+    device.run(wanted(releases[2]))
+    assert device.states(2) == [S.DOWNLOADING, S.VERIFYING]
+    assert device.states(3)[-1] is S.SUCCEEDED
+    assert device.store.installed("parts").previous == releases[0].digest
+
+
+def test_a_deployment_that_ended_is_not_begun_again_when_the_document_returns_to_it(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    device.tester = answers("model.golden_mismatch")
+    device.boot()
+    device.run(wanted(releases[1]))
+    device.run(wanted(releases[2]))
+    seen = len(device.states(2))
+    device.run(wanted(releases[1]))
+    assert len(device.states(2)) == seen
+
+
+def test_only_current_and_previous_stay_on_disk(device: TestDevice, releases: list[package.Package]) -> None:
+    device.run(wanted(releases[1]))
+    device.run(wanted(releases[2]))
+    kept = {path.name for path in (device.root / "store" / "packages").iterdir()}
+    assert kept == {releases[1].digest, releases[2].digest}
+    only_first = releases[0].index.file("model.onnx")
+    assert only_first is not None
+    assert not device.store.blob_path(only_first.digest).exists()
+    assert not device.store.blob_path(releases[0].digest).exists()
+
+
+def test_a_refused_version_leaves_nothing_behind(device: TestDevice, releases: list[package.Package]) -> None:
+    device.tester = answers("model.golden_mismatch")
+    device.boot()
+    device.run(wanted(releases[1]))
+    assert not (device.root / "store" / "packages" / releases[1].digest).exists()
+    assert not device.store.blob_path(releases[1].digest).exists()
+    assert [found.digest for found in device.runner.boot_choices("parts")] == [releases[0].digest]
+
+
+def test_boot_falls_back_to_previous_where_current_is_damaged(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    device.run(wanted(releases[1]))
+    (device.store.package(releases[1].digest).model_path).write_bytes(b"something else")
+    device.boot()
+    assert device.activator.in_use == releases[0].digest
+    device.run(wanted(releases[1], number=50))
+    assert device.states(50)[-1] is S.SUCCEEDED
+    assert device.store.installed("parts").current == releases[1].digest
+    assert device.store.installed("parts").previous == releases[0].digest
+
+
+def test_an_activation_is_finished_even_while_the_desired_document_is_not_known(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    device.activator.outcomes = ["idle"]
+    while S.ACTIVATING not in device.states():
+        device.runner.step(wanted(releases[1]))
+    device.boot()
+    while device.runner.step(None):
+        pass
+    assert device.states(2)[-1] is S.SUCCEEDED
+    assert device.activator.in_use == releases[1].digest
+
+
+def test_a_report_that_could_not_be_handed_over_is_offered_again(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    refusals = iter([True, False, True])
+
+    def take(report: deployment.DeploymentReport) -> None:
+        if next(refusals, False):
+            raise LinesideError("storage.full", "The outbox is full.")
+        device.reports.append(report)
+
+    device.take = take
+    runner = None
+    for _ in range(3):
+        try:
+            runner = runner or device.boot()
+            device.run(wanted(releases[1]))
+            break
+        except LinesideError:
+            continue
+    assert device.states(2) == [*WAY, S.SUCCEEDED]
+    check_reports(device.earlier + device.reports)
+
+
+def test_after_a_boot_the_last_report_is_made_again_byte_for_byte(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    device.run(wanted(releases[1]))
+    last = device.reports[-1]
+    device.boot()
+    device.clock.advance(1000.0)
+    device.run(wanted(releases[1]))
+    assert codec.encode(device.reports[-1]) == codec.encode(last)
+    assert len(device.reports) == len(WAY) + 2
+
+
+def test_a_damaged_journal_is_set_aside_and_later_reports_count_on_from_far_above(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    device.run(wanted(releases[1]))
+    path = device.root / "journal" / "parts.json"
+    path.write_bytes(path.read_bytes()[:40])
+    device.boot()
+    assert path.with_name("parts.json.damaged").is_file()
+    assert device.activator.in_use == releases[1].digest
+    last = device.reports[-1].sequence
+    device.run(wanted(releases[2]))
+    assert device.states(3)[-1] is S.SUCCEEDED
+    assert min(report.sequence for report in device.reports if report.deployment_id == deployment_id(3)) > last + 1000
+
+
+def test_a_lost_record_of_what_is_installed_is_made_anew(device: TestDevice, releases: list[package.Package]) -> None:
+    device.run(wanted(releases[1]))
+    path = device.root / "store" / "models" / "parts.json"
+    os.truncate(path, 0)
+    device.boot()
+    assert device.activator.in_use == releases[1].digest
+
+
+OUTCOMES = st.sampled_from(["", "", "", DOWN, "deployment.digest_mismatch", "resource.not_found"])
+SWAPS = st.sampled_from(["", "", "untouched", "broken", "other", "idle"])
+TESTS = st.sampled_from(["", "", "", "model.golden_mismatch", "model.crashed", "cut short"])
+MOVES = st.sampled_from(["step"] * 12 + ["kill", "next version"])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_whatever_happens_every_transition_is_legal_and_every_deployment_ends(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    packages = [make_package(folder / f"v{release}", release) for release in (1, 2, 3)]
+    tests = data.draw(st.lists(TESTS, max_size=4))
+
+    def tester(_package: package.Package, _go_on: object) -> SelfTestResult | None:
+        answer = tests.pop(0) if tests else ""
+        return None if answer == "cut short" else SelfTestResult(ok=answer == "", code=answer, reason="Injected.")
+
+    device = TestDevice(
+        root=folder / "device",
+        fleet=MemoryFleet(data.draw(st.lists(OUTCOMES, max_size=30))),
+        activator=FakeActivator(data.draw(st.lists(SWAPS, max_size=6))),
+        tester=tester,
+    )
+    for found in packages:
+        device.fleet.publish(found)
+    device.boot()
+    number = 0
+    for move in data.draw(st.lists(MOVES, max_size=60)):
+        if move == "kill":
+            device.boot()
+        elif move == "next version":
+            number = min(number + 1, 2)
+        elif not device.runner.step(wanted(packages[number])):
+            device.clock.advance(120.0)
+        _succeeded_is_true(device)
+    device.run(wanted(packages[number]))
+    _succeeded_is_true(device)
+    check_reports(device.earlier + device.reports)
+    attempt = device.journal.of("parts").attempt
+    assert attempt is not None
+    assert attempt.deployment_id == deployment_id(number + 1)
+    assert attempt.state in deployment.ENDS
+    installed = device.store.installed("parts")
+    assert installed.current is None or device.store.package(installed.current).digest == installed.current
+    if attempt.state is S.SUCCEEDED:
+        assert installed.current == attempt.digest == device.activator.in_use
+
+
+def _succeeded_is_true(device: TestDevice) -> None:
+    if device.reports and device.reports[-1].state is S.SUCCEEDED:
+        assert device.reports[-1].digest == device.reports[-1].inferring_digest

@@ -1,0 +1,217 @@
+"""What the tests of deployments share: packages, a fleet in memory with faults, an activator, a whole device."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.clock import FakeClock
+from agent.deploy.compatibility import DeviceFacts
+from agent.deploy.durable import Disk
+from agent.deploy.journal import Journal
+from agent.deploy.runner import Runner, RunnerOptions, Tester
+from agent.deploy.selftest import SelfTestResult
+from agent.deploy.store import Store
+from wire import deployment, package
+from wire.deployment import DeploymentReport, DeploymentState
+from wire.desired import Desired, DesiredModel
+from wire.errors import LinesideError
+
+MODEL = "parts"
+DEVICE = DeviceFacts(architecture="x86_64", runtime_version="1.31.1", max_opset=23, provider="CPUExecutionProvider")
+MANIFEST = """
+schema = 1
+name = "{model}"
+release = {release}
+task = "classify"
+labels = ["good", "bad"]
+
+[input]
+width_px = 16
+height_px = 16
+
+[decoder]
+name = "classify"
+{extra}
+"""
+
+
+def make_package(folder: Path, release: int, *, model: str = MODEL, extra: str = "") -> package.Package:
+    """Write a package whose model is no model: enough for all but the self-test."""
+    (folder / "golden").mkdir(parents=True)
+    (folder / "manifest.toml").write_text(MANIFEST.format(model=model, release=release, extra=extra))
+    (folder / "model.onnx").write_bytes(f"model {model} {release} ".encode() * 50)
+    (folder / "card.md").write_text("The same card for every release.")
+    (folder / "golden" / "part.bin").write_bytes(bytes([release]) * 64)
+    return package.read_folder(folder)
+
+
+def deployment_id(number: int) -> str:
+    return f"00000000-0000-7000-8000-{number:012d}"
+
+
+def wanted(found: package.Package, number: int | None = None) -> Desired:
+    """Return a desired document that asks for this version; the deployment's number is the release unless given."""
+    entry = DesiredModel(
+        model=found.manifest.name,
+        active=found.digest,
+        release=found.manifest.release,
+        deployment_id=deployment_id(found.manifest.release if number is None else number),
+    )
+    return Desired(device="edge-1", revision=1, models=(entry,))
+
+
+class MemoryFleet:
+    """Serves blobs from memory.
+
+    Args:
+        faults: what happens at the next fetches, oldest first: an error code, "corrupt" or "" for none.
+    """
+
+    def __init__(self, faults: list[str] | None = None, before: Callable[[str], None] | None = None) -> None:
+        self.blobs: dict[str, bytes] = {}
+        self.faults = faults or []
+        self.fetched: list[str] = []
+        self._before = before or (lambda _: None)
+
+    def publish(self, found: package.Package) -> None:
+        self.blobs[found.digest] = package.index_bytes(found.index)
+        for file in found.index.files:
+            self.blobs[file.digest] = (found.folder / file.path).read_bytes()
+
+    def fetch_blob(self, digest: str, path: Path, max_bytes: int) -> None:
+        self._before("fetch")
+        self.fetched.append(digest)
+        fault = self.faults.pop(0) if self.faults else ""
+        if fault == "":
+            fault = "" if digest in self.blobs else "resource.not_found"
+        if fault:
+            raise LinesideError(fault, f"Injected: {fault}.")
+        part = path.with_name(f"{path.name}.part")
+        part.write_bytes(self.blobs[digest][: len(self.blobs[digest]) // 2])
+        self._before("fetch half")
+        part.write_bytes(self.blobs[digest])
+        assert len(self.blobs[digest]) <= max_bytes
+        part.rename(path)
+        self._before("fetched")
+
+
+class FakeActivator:
+    """Holds at most one version in use.
+
+    Args:
+        outcomes: of the next activations, oldest first: "" works; "untouched" raises and the old goes on; "broken"
+            raises and nothing is left; "other" says that another version is in use; "idle" changes nothing silently.
+    """
+
+    def __init__(self, outcomes: list[str] | None = None, before: Callable[[str], None] | None = None) -> None:
+        self.in_use: str | None = None
+        self.outcomes = outcomes or []
+        self.activated: list[str] = []
+        self._before = before or (lambda _: None)
+
+    def activate(self, package: package.Package) -> str:
+        self._before("activate")
+        outcome = self.outcomes.pop(0) if self.outcomes else ""
+        self.activated.append(package.digest)
+        if outcome == "broken":
+            self.in_use = None
+        if outcome in ("broken", "untouched"):
+            raise LinesideError("model.unloadable", f"Injected: {outcome}.")
+        if outcome == "other":
+            self.in_use = "f" * 64
+        elif outcome == "":
+            self.in_use = package.digest
+        self._before("activated")
+        return package.digest if outcome == "idle" else self.in_use or ""
+
+    def inferring(self, model: str) -> str | None:
+        return self.in_use
+
+
+def passes(_package: package.Package, _go_on: Callable[[], bool]) -> SelfTestResult | None:
+    """Stand for a self-test that passes."""
+    return SelfTestResult(ok=True, latency_p95_ms=1.0, memory_mb=1.0, samples=1)
+
+
+@dataclass
+class TestDevice:
+    """One device with real files under `root`; `boot` starts it anew, as after a kill."""
+
+    __test__ = False
+
+    root: Path
+    fleet: MemoryFleet
+    activator: FakeActivator = field(default_factory=FakeActivator)
+    tester: Tester = passes
+    reports: list[DeploymentReport] = field(default_factory=list)
+    earlier: list[DeploymentReport] = field(default_factory=list)
+    take: Callable[[DeploymentReport], None] | None = None
+    before: Callable[[str], None] | None = None
+    clock: FakeClock = field(default_factory=FakeClock)
+
+    def boot(self) -> Runner:
+        """Build store, journal and runner on what lies on disk, recover, and load what is to be loaded."""
+        disk = Disk(self.before) if self.before else Disk()
+        self.store = Store(self.root / "store", disk)
+        self.journal = Journal(self.root / "journal", self.clock, disk)
+        self.runner = Runner(
+            self.store,
+            self.journal,
+            self.fleet,
+            self.activator,
+            self.take or self.reports.append,
+            self.clock,
+            DEVICE,
+            self.tester,
+            RunnerOptions(pause_s=1.0, pause_max_s=60.0),
+            random.Random(7),
+        )
+        self.runner.recover()
+        self.activator.in_use = None
+        for model in self.runner.models_in_use():
+            first = next(self.runner.boot_choices(model), None)
+            self.activator.in_use = first.digest if first else None
+        return self.runner
+
+    def run(self, desired: Desired, steps: int = 200) -> None:
+        """Step until nothing is left to do, time passing in the pauses; fail where that takes too many steps."""
+        idle = 0
+        for _ in range(steps):
+            if self.runner.step(desired):
+                idle = 0
+                continue
+            idle += 1
+            self.clock.advance(120.0)
+            if idle > 1:
+                return
+        raise AssertionError(f"The deployment does not end: {self.states()}")
+
+    def states(self, number: int | None = None) -> list[DeploymentState]:
+        """Return the states reported, of one deployment or of all."""
+        return [
+            report.state for report in self.reports if number is None or report.deployment_id == deployment_id(number)
+        ]
+
+
+def check_reports(reports: list[DeploymentReport]) -> None:
+    """Fail unless the reports are ones the fleet would take: each transition legal, equal sequences equal reports."""
+    latest: dict[str, DeploymentReport] = {}
+    for report in reports:
+        before = latest.get(report.deployment_id)
+        if before is not None and before.sequence == report.sequence:
+            assert report == before, "a sequence number was used twice"
+            continue
+        state = before.state if before else DeploymentState.QUEUED
+        assert report.state in deployment.TRANSITIONS[state], f"{state} -> {report.state}"
+        assert before is None or report.sequence > before.sequence
+        if report.state is DeploymentState.SUCCEEDED:
+            assert report.inferring_digest == report.digest
+        latest[report.deployment_id] = report
+
+
+def whole_files(folder: Path) -> Iterator[Path]:
+    """Yield the files under a folder."""
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
