@@ -1,0 +1,211 @@
+"""The keeper: the desired document survives restarts and outages, and a lost hint costs only time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import identity
+from agent.clock import SystemClock
+from agent.desired import DesiredKeeper
+from agent.keeper import Keeper
+from agent.threads import Worker
+from wire.desired import Desired
+from wire.enrolment import Enrolment
+from wire.errors import LinesideError
+
+FIRST = Desired(device="press-1", revision=1)
+
+
+class Api:
+    """Answers with what it is told; counts the questions."""
+
+    def __init__(self, document: Desired | None) -> None:
+        self.document = document
+        self.asked_with: list[str | None] = []
+        self.away = False
+
+    def desired(self, etag: str | None) -> tuple[Desired, str] | None:
+        self.asked_with.append(etag)
+        if self.away:
+            raise LinesideError("network.unreachable", "Nobody answers.")
+        if self.document is None or etag == f'"{self.document.revision}"':
+            return None
+        return self.document, f'"{self.document.revision}"'
+
+
+class Runner:
+    def __init__(self, steps: int = 0) -> None:
+        self.calls: list[str] = []
+        self.steps = steps
+        self.fails = False
+
+    def recover(self) -> None:
+        self.calls.append("recover")
+
+    def step(self, wanted: Desired | None, go_on: Callable[[], bool]) -> bool:
+        self.calls.append(f"step {wanted.revision if wanted else None}")
+        if self.fails:
+            raise LinesideError("storage.full", "No room.")
+        self.steps -= 1
+        return self.steps >= 0
+
+    def boot_choices(self, model: str) -> Iterator[Any]:
+        yield from ("damaged", "sound", "never asked for")
+
+
+class Stations:
+    models = ("demo-parts",)
+
+    def __init__(self) -> None:
+        self.activated: list[str] = []
+        self.applied: list[int] = []
+
+    def apply(self, desired: Desired) -> list[str]:
+        self.applied.append(desired.revision)
+        return ["Too bold."] if desired.revision == 2 else []
+
+    def activate(self, package: Any) -> str:
+        if package == "damaged":
+            raise LinesideError("model.unloadable", "It is damaged.")
+        self.activated.append(package)
+        return "a" * 64
+
+
+def keeper_of(folder: Path, api: Api, runner: Runner, stations: Stations, poll_interval_s: float = 60.0) -> Keeper:
+    return Keeper(
+        desired=DesiredKeeper(folder, "press-1", api),
+        runner=runner,
+        stations=stations,
+        on_change=lambda: None,
+        clock=SystemClock(),
+        poll_interval_s=poll_interval_s,
+    )
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[[Keeper], None]]:
+    threads: list[Worker] = []
+
+    def start(keeper: Keeper) -> None:
+        threads.append(Worker("keeper-test", keeper.run))
+        threads[-1].start()
+
+    yield start
+    for thread in threads:
+        assert thread.join(3)
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 5
+    while not true():
+        assert time.monotonic() < end, "not in time"
+        time.sleep(0.01)
+
+
+def test_the_document_is_kept_on_disk_and_read_at_the_next_start(tmp_path: Path) -> None:
+    api = Api(FIRST)
+    assert DesiredKeeper(tmp_path, "press-1", api).refresh() is True
+    api.away = True
+    assert DesiredKeeper(tmp_path, "press-1", api).current == FIRST
+
+
+def test_an_unchanged_document_is_asked_for_with_its_etag(tmp_path: Path) -> None:
+    api = Api(FIRST)
+    keeper = DesiredKeeper(tmp_path, "press-1", api)
+    keeper.refresh()
+    assert keeper.refresh() is False
+    assert api.asked_with == [None, '"1"']
+
+
+def test_another_devices_document_is_refused(tmp_path: Path) -> None:
+    keeper = DesiredKeeper(tmp_path, "press-1", Api(replace(FIRST, device="press-2")))
+    with pytest.raises(LinesideError) as caught:
+        keeper.refresh()
+    assert caught.value.code == "network.bad_answer"
+    assert keeper.current is None
+
+
+def test_a_damaged_document_on_disk_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "desired.json").write_bytes(b'{"schema":1,"dev')
+    assert DesiredKeeper(tmp_path, "press-1", Api(None)).current is None
+
+
+def test_at_boot_the_first_version_that_loads_is_activated_before_anything_else(
+    tmp_path: Path, run: Callable[[Keeper], None]
+) -> None:
+    runner, stations = Runner(), Stations()
+    keeper = keeper_of(tmp_path, Api(FIRST), runner, stations)
+    run(keeper)
+    until(lambda: "step 1" in runner.calls)
+    assert runner.calls[0] == "recover"
+    assert stations.activated == ["sound"]
+
+
+def test_a_wake_reads_the_document_without_waiting_for_the_interval(
+    tmp_path: Path, run: Callable[[Keeper], None]
+) -> None:
+    api, runner, stations = Api(FIRST), Runner(), Stations()
+    keeper = keeper_of(tmp_path, api, runner, stations)
+    run(keeper)
+    until(lambda: keeper.desired_revision == 1)
+    api.document = replace(FIRST, revision=2)
+    keeper.wake()
+    until(lambda: keeper.desired_revision == 2)
+    until(lambda: keeper.refusals == ("Too bold.",))
+
+
+def test_without_a_wake_the_interval_finds_the_change(tmp_path: Path, run: Callable[[Keeper], None]) -> None:
+    api, runner = Api(FIRST), Runner()
+    keeper = keeper_of(tmp_path, api, runner, Stations(), poll_interval_s=0.1)
+    run(keeper)
+    until(lambda: keeper.desired_revision == 1)
+    api.document = replace(FIRST, revision=3)
+    until(lambda: keeper.desired_revision == 3)
+
+
+def test_an_unreachable_fleet_and_a_full_disk_only_delay(tmp_path: Path, run: Callable[[Keeper], None]) -> None:
+    api, runner = Api(FIRST), Runner()
+    api.away = runner.fails = True
+    keeper = keeper_of(tmp_path, api, runner, Stations(), poll_interval_s=0.1)
+    run(keeper)
+    until(lambda: len(api.asked_with) > 1 and len(runner.calls) > 2)
+    api.away = runner.fails = False
+    until(lambda: keeper.desired_revision == 1)
+
+
+def test_a_device_that_is_not_enrolled_is_told_how(tmp_path: Path) -> None:
+    with pytest.raises(LinesideError) as caught:
+        identity.read(tmp_path, "press-1")
+    assert "lineside enroll" in caught.value.next_step
+
+
+def test_the_credential_is_readable_by_its_owner_only_and_bound_to_the_device(tmp_path: Path) -> None:
+    enrolment = Enrolment(device="press-1", credential="c" * 40, mqtt_host="127.0.0.1", mqtt_port=1883)
+    path = identity.write(tmp_path, enrolment)
+    assert path.stat().st_mode & 0o077 == 0
+    assert identity.read(tmp_path, "press-1") == enrolment
+    with pytest.raises(LinesideError) as caught:
+        identity.read(tmp_path, "press-2")
+    assert "belongs to press-1" in caught.value.message
+
+
+def test_a_thread_that_fails_is_started_again_and_counted() -> None:
+    done = threading.Event()
+
+    def body(worker: Worker) -> None:
+        if worker.failures < 2:
+            raise RuntimeError("the first two tries fail")
+        done.set()
+
+    worker = Worker("test", body)
+    worker.start()
+    assert done.wait(5)
+    assert worker.failures == 2
+    assert worker.join(1)
