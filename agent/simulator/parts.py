@@ -101,7 +101,7 @@ def _smudges_and_marks(grey: Grey, part: Part, rng: np.random.Generator) -> None
         _add_blob(grey, (x, y), rng.uniform(0.7, 1.3), 4.0, rng.uniform(-55.0, -15.0))
     for _ in range(int(rng.integers(0, 3))):
         points = tuple(part.in_picture(place) for place in clear_path(rng, rng.uniform(15.0, 60.0)))
-        contrast = rng.uniform(4.0, 15.0) * (1.0 if rng.random() < 0.6 else -1.0)
+        contrast = rng.uniform(4.0, 12.0) * (1.0 if rng.random() < 0.6 else -1.0)
         _draw_scratch(grey, Scratch(points=points, width_px=rng.uniform(1.2, 2.2), contrast=contrast))
 
 
