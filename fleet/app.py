@@ -23,7 +23,7 @@ from fleet.devices import router as devices
 from fleet.migrations import runner
 from fleet.registry import router as registry
 from fleet.settings import FleetSettings
-from fleet.web import Fleet, Reading
+from fleet.web import Fleet, Reading, TheFleet
 from wire.mint import Mint
 
 log = logging.getLogger(__name__)
@@ -83,10 +83,10 @@ def create_app(
     return app
 
 
-def healthz(session: Reading) -> dict[str, str]:
-    """Answer where the database does."""
+def healthz(fleet: TheFleet, session: Reading) -> dict[str, str]:
+    """Answer where the database does; also names the kind of broker in use."""
     session.connection().exec_driver_sql("SELECT 1")
-    return {"status": "ok"}
+    return {"status": "ok", "broker": fleet.settings.broker}
 
 
 class SecurityHeaders:

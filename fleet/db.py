@@ -121,6 +121,7 @@ def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA recursive_triggers=ON")  # so that REPLACE cannot get round the audit's triggers
     cursor.execute(f"PRAGMA journal_size_limit={JOURNAL_LIMIT_BYTES}")
     cursor.close()
 

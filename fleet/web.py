@@ -24,6 +24,7 @@ from wire.mint import Mint
 T = TypeVar("T")
 MAX_LIMIT: Final = 500
 DEFAULT_LIMIT: Final = 100
+_SmallInt = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +157,7 @@ def write_cursor(values: Sequence[str | int]) -> str:
 def _read_cursor(cursor: str) -> tuple[str | int, ...]:
     try:
         data = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        return tuple(msgspec.json.decode(data, type=list[str | int]))
+        return tuple(msgspec.json.decode(data, type=list[str | _SmallInt]))
     except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
         raise _bad_cursor() from error
 

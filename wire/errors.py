@@ -36,6 +36,7 @@ REGISTER: Final[dict[str, ErrorCode]] = {
     "source.unreadable": ErrorCode(title="A picture source holds no readable picture", exit_status=4, http_status=422),
     "network.unreachable": ErrorCode(title="The other side cannot be reached", exit_status=4, http_status=502),
     "network.bad_answer": ErrorCode(title="The other side gave an unexpected answer", exit_status=4, http_status=502),
+    "network.address_unavailable": ErrorCode(title="An address cannot be listened on", exit_status=4, http_status=500),
     "broker.unavailable": ErrorCode(title="The broker cannot be started or reached", exit_status=4, http_status=503),
     "broker.not_loopback": ErrorCode(
         title="The embedded broker serves this machine only", exit_status=5, http_status=400

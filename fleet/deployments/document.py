@@ -28,7 +28,7 @@ class ModelChoice:
     """
 
     model: Name
-    release: Annotated[int, msgspec.Meta(ge=1)]
+    release: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
     retry: bool = False
 
 

@@ -28,6 +28,7 @@ OPEN: Final = tuple(sorted(state.value for state in DeploymentState if state not
 # Ends from which a person may ask for the same version again.
 LOST: Final = tuple(sorted(ENDS - {DeploymentState.SUCCEEDED, DeploymentState.ALREADY_INSTALLED}))
 REPORTS_KEPT: Final = 1000
+MAX_SEQUENCE: Final = 2**53
 
 
 def desired_of(session: Session, device: str) -> Desired:
@@ -117,6 +118,8 @@ def _absorb_report(session: Session, message: Received) -> Refused | None:
     if (row.model, row.digest) != (report.model, report.digest):
         text = f"{row.id} is about {row.model} {row.digest}, not {report.model} {report.digest}."
         return Refused(message=message, code="message.invalid_value", text=text)
+    if report.sequence > MAX_SEQUENCE:
+        return Refused(message=message, code="message.invalid_value", text=f"Sequence {report.sequence} is too high.")
     result = progress.after(DeploymentState(row.state), row.sequence, report.state, report.sequence)
     if result is None:
         return Refused(message=message, code="message.invalid_value", text=f"A device cannot report {report.state}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel, UniqueConstraint
 
 from fleet.db import UtcTime
@@ -15,7 +16,7 @@ class DesiredDocument(SQLModel, table=True):
     __tablename__ = "desired_document"
 
     device: str = Field(primary_key=True, foreign_key="device.id", max_length=64)
-    revision: int
+    revision: int = Field(sa_type=BigInteger)
     body: str
     changed_at: datetime = Field(sa_type=UtcTime)
     changed_by: str = Field(max_length=100)
@@ -33,10 +34,10 @@ class Deployment(SQLModel, table=True):
     device: str = Field(foreign_key="device.id", max_length=64, index=True)
     model: str = Field(max_length=64)
     digest: str = Field(foreign_key="model_version.digest", max_length=64, index=True)
-    release: int
+    release: int = Field(sa_type=BigInteger)
     state: str = Field(max_length=32, index=True)
-    sequence: int = 0
-    attempt: int = 0
+    sequence: int = Field(default=0, sa_type=BigInteger)
+    attempt: int = Field(default=0, sa_type=BigInteger)
     hold_reason: str | None = Field(default=None, max_length=32)
     hold_until: datetime | None = Field(default=None, sa_type=UtcTime)
     code: str = Field(default="", max_length=64)
@@ -54,7 +55,7 @@ class ReportEntry(SQLModel, table=True):
     __tablename__ = "deployment_report"
 
     deployment_id: str = Field(primary_key=True, foreign_key="deployment.id", max_length=36)
-    sequence: int = Field(primary_key=True)
+    sequence: int = Field(primary_key=True, sa_type=BigInteger)
     state: str = Field(max_length=32)
     at: datetime = Field(sa_type=UtcTime)
     received_at: datetime = Field(sa_type=UtcTime)

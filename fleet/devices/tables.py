@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel, UniqueConstraint
 
 from fleet.db import UtcTime
@@ -26,8 +27,8 @@ class Device(SQLModel, table=True):
     architecture: str = Field(max_length=200)
     agent_version: str = Field(max_length=200)
     online: bool = False
-    boot: int = 0
-    state_revision: int = 0
+    boot: int = Field(default=0, sa_type=BigInteger)
+    state_revision: int = Field(default=0, sa_type=BigInteger)
     state_at: datetime | None = Field(default=None, sa_type=UtcTime)
     last_seen_at: datetime | None = Field(default=None, sa_type=UtcTime)
     reported: str | None = None
@@ -56,7 +57,7 @@ class DeviceHealth(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     device: str = Field(foreign_key="device.id", max_length=64, index=True)
     epoch: str = Field(max_length=16)
-    seq: int
+    seq: int = Field(sa_type=BigInteger)
     at: datetime = Field(sa_type=UtcTime)
     received_at: datetime = Field(sa_type=UtcTime)
     body: str
@@ -71,7 +72,7 @@ class DeviceEvent(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     device: str = Field(foreign_key="device.id", max_length=64, index=True)
     epoch: str = Field(max_length=16)
-    seq: int
+    seq: int = Field(sa_type=BigInteger)
     at: datetime = Field(sa_type=UtcTime)
     received_at: datetime = Field(sa_type=UtcTime)
     name: str = Field(max_length=64)

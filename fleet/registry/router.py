@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 from sqlmodel import col, func, select
 
 from fleet.auth.guard import Releaser, Viewer
@@ -105,7 +105,9 @@ def list_versions(_actor: Viewer, session: Reading, page: Paged, name: str) -> P
 
 
 @router.get("/models/{name}/versions/{release}")
-def show_version(_actor: Viewer, session: Reading, name: str, release: int) -> VersionDetail:
+def show_version(
+    _actor: Viewer, session: Reading, name: str, release: Annotated[int, Path(ge=1, le=2**53)]
+) -> VersionDetail:
     """Show one version."""
     row = service.version(session, name, release)
     return VersionDetail(

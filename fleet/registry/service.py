@@ -21,6 +21,7 @@ from wire.package import PackageFile, PackageIndex
 MAX_MANIFEST_BYTES: Final = 256 * 1024
 MAX_GOLDEN_BYTES: Final = 4 * 1024 * 1024
 MAX_NAMED: Final = 20
+MAX_RELEASE: Final = 2**53
 
 
 def check(blobs: BlobStore, index: PackageIndex) -> Manifest:
@@ -29,6 +30,8 @@ def check(blobs: BlobStore, index: PackageIndex) -> Manifest:
     Raises:
         LinesideError: `package.incomplete` naming what is missing, `package.invalid` or `model.manifest_invalid`.
     """
+    if index.release > MAX_RELEASE:
+        raise LinesideError("package.invalid", f"Release {index.release} is too high.", f"Use at most {MAX_RELEASE}.")
     missing: list[str] = []
     for file in index.files:
         stat = blobs.stat(file.digest)

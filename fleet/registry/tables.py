@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel, UniqueConstraint
 
 from fleet.db import UtcTime
@@ -26,9 +27,9 @@ class ModelVersion(SQLModel, table=True):
 
     digest: str = Field(primary_key=True, max_length=64)
     model: str = Field(foreign_key="model.name", max_length=64, index=True)
-    release: int
+    release: int = Field(sa_type=BigInteger)
     task: str = Field(max_length=16)
-    bytes: int
+    bytes: int = Field(sa_type=BigInteger)
     index_json: str
     manifest_json: str
     created_at: datetime = Field(sa_type=UtcTime)

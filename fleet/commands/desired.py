@@ -1,0 +1,112 @@
+"""`lineside-fleet desired`: what a device should run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from fleet.commands import client, table
+from wire.errors import LinesideError
+
+if TYPE_CHECKING:
+    from fleet.deployments.document import DesiredChoice, ModelChoice, StationChoice
+
+
+def add_parser(subparsers: Any) -> None:
+    """Mount the command."""
+    parser = subparsers.add_parser("desired", help="say what a device should run")
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    change = verbs.add_parser("set", help="change the desired document; what is not named stays as it is")
+    change.add_argument("device", metavar="DEVICE")
+    change.add_argument(
+        "--model", action="append", default=[], metavar="NAME=RELEASE", help="run this release (repeatable)"
+    )
+    change.add_argument("--remove-model", action="append", default=[], metavar="NAME", help="no longer run it")
+    change.add_argument("--retry", action="store_true", help="deploy the same version again after it failed")
+    change.add_argument("--station", metavar="STATION", help="the station --sampling-floor is meant for")
+    change.add_argument(
+        "--sampling-floor", type=float, metavar="RATE", help="share of parts whose pictures are kept, above 0 to 1"
+    )
+    client.add_arguments(change)
+    change.set_defaults(run=run_set)
+    show = verbs.add_parser("show", help="show the desired document")
+    show.add_argument("device", metavar="DEVICE")
+    client.add_arguments(show)
+    client.add_json(show)
+    show.set_defaults(run=run_show)
+
+
+def run_set(args: argparse.Namespace) -> int:
+    """Read the document, change it, and write it back unless somebody changed it meanwhile."""
+    from fleet.deployments import document
+    from wire import codec
+    from wire.desired import Desired
+
+    models = [_model_choice(text, retry=args.retry) for text in args.model]
+    if (args.station is None) != (args.sampling_floor is None):
+        raise LinesideError("usage.invalid", "--station and --sampling-floor belong together.", "Give both or none.")
+    if not models and not args.remove_model and args.station is None:
+        raise LinesideError("usage.invalid", "There is nothing to change.", "See lineside-fleet desired set --help.")
+    with client.Client(args) as api:
+        answer = api.send("GET", f"/devices/{args.device}/desired")
+        current = codec.decode(answer.content, Desired)
+        choice = _changed(document.choice_of(current), models, args)
+        written = api.send(
+            "PUT",
+            f"/devices/{args.device}/desired",
+            content=codec.encode(choice),
+            headers={"If-Match": answer.headers["ETag"], "Content-Type": "application/json"},
+        )
+    following = codec.decode(written.content, Desired)
+    same = following.revision == current.revision
+    sys.stderr.write(f"{args.device} {'is' if same else 'is now'} at revision {following.revision}.\n")
+    print(following.revision)
+    return 0
+
+
+def run_show(args: argparse.Namespace) -> int:
+    """Show the document."""
+    with client.Client(args) as api:
+        found = api.send("GET", f"/devices/{args.device}/desired").json()
+    if args.json:
+        client.print_json("desired", {"desired": found})
+        return 0
+    print(f"{found['device']}  revision {found['revision']}")
+    rows = [[one["model"], str(one["release"]), one["active"][:12], one["deployment_id"]] for one in found["models"]]
+    table.print_table(("MODEL", "RELEASE", "DIGEST", "DEPLOYMENT"), rows)
+    for station in found["stations"]:
+        sampling = station["sampling"]
+        floor = f"floor {sampling['floor_rate']}, revision {sampling['revision']}" if sampling else "the device's own"
+        recipes = ", ".join(recipe["id"] for recipe in station["recipes"]) or "the device's own"
+        print(f"station {station['station']}: sampling {floor}; recipes {recipes}")
+    return 0
+
+
+def _model_choice(text: str, *, retry: bool) -> ModelChoice:
+    from fleet.deployments.document import ModelChoice
+
+    name, equals, release = text.partition("=")
+    if not equals or not release.isdecimal() or not release.isascii() or int(release) < 1:
+        raise LinesideError("usage.invalid", f"{text!r} is not NAME=RELEASE.", "For example: --model parts=2")
+    return ModelChoice(model=name, release=int(release), retry=retry)
+
+
+def _changed(choice: DesiredChoice, models: list[ModelChoice], args: argparse.Namespace) -> DesiredChoice:
+    from dataclasses import replace
+
+    named = {one.model: one for one in [*choice.models, *models] if one.model not in args.remove_model}
+    stations = {one.station: one for one in choice.stations}
+    if args.station is not None:
+        stations[args.station] = _sampled(stations.get(args.station), args.station, args.sampling_floor)
+    return replace(choice, models=tuple(named.values()), stations=tuple(stations.values()))
+
+
+def _sampled(former: StationChoice | None, station: str, floor_rate: float) -> StationChoice:
+    from dataclasses import replace
+
+    from fleet.deployments.document import SamplingChoice, StationChoice
+
+    current = former if former is not None else StationChoice(station=station)
+    sampling = current.sampling if current.sampling is not None else SamplingChoice()
+    return replace(current, sampling=replace(sampling, floor_rate=floor_rate))

@@ -1,0 +1,73 @@
+"""`lineside-fleet devices`: list, show and revoke devices."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from fleet.commands import client, table
+
+
+def add_parser(subparsers: Any) -> None:
+    """Mount the command."""
+    parser = subparsers.add_parser("devices", help="see devices, and revoke them")
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    listing = verbs.add_parser("list", help="list all devices")
+    show = verbs.add_parser("show", help="show one device, what it runs and its deployments")
+    revoke = verbs.add_parser("revoke", help="take a device's access away")
+    for verb, run in ((listing, run_list), (show, run_show), (revoke, run_revoke)):
+        if verb is not listing:
+            verb.add_argument("device", metavar="DEVICE")
+        client.add_arguments(verb)
+        verb.set_defaults(run=run)
+    client.add_json(listing)
+    client.add_json(show)
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """List devices."""
+    with client.Client(args) as api:
+        items = list(api.items("/devices"))
+    if args.json:
+        client.print_json("devices", {"items": items})
+        return 0
+    rows = [[one["id"], _state(one), one["last_seen_at"] or "never", one["agent_version"], _runs(one)] for one in items]
+    table.print_table(("DEVICE", "STATE", "LAST SEEN", "AGENT", "RUNS"), rows)
+    return 0
+
+
+def run_show(args: argparse.Namespace) -> int:
+    """Show one device."""
+    with client.Client(args) as api:
+        device = api.send("GET", f"/devices/{args.device}").json()
+        deployments = list(api.send("GET", f"/devices/{args.device}/deployments?limit=20").json()["items"])
+    if args.json:
+        client.print_json("device", {"device": device, "deployments": deployments})
+        return 0
+    print(f"{device['id']}  {_state(device)}  last seen {device['last_seen_at'] or 'never'}")
+    print(f"agent {device['agent_version']} on {device['architecture']}, enrolled {device['enrolled_at']}")
+    print(f"runs {_runs(device)}")
+    rows = [[one["model"], str(one["release"]), one["state"], one["code"], one["reason"]] for one in deployments]
+    table.print_table(("MODEL", "RELEASE", "STATE", "CODE", "REASON"), rows)
+    return 0
+
+
+def run_revoke(args: argparse.Namespace) -> int:
+    """Revoke a device."""
+    with client.Client(args) as api:
+        api.send("POST", f"/devices/{args.device}/revocation")
+    sys.stderr.write(f"{args.device} is revoked. A new claim lets it in again.\n")
+    return 0
+
+
+def _state(device: dict[str, Any]) -> str:
+    if device["revoked"]:
+        return "revoked"
+    state = "online" if device["online"] else "offline"
+    return f"{state}, drift" if device["drift"] else state
+
+
+def _runs(device: dict[str, Any]) -> str:
+    models = (device["reported"] or {}).get("models", [])
+    return ", ".join(f"{one['model']} {(one['digest'] or 'nothing')[:12]}" for one in models) or "-"
