@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -24,12 +24,12 @@ from wire.errors import LinesideError
 
 MAX_INBOUND_BYTES: Final = 72 * 1024
 _VERSIONS: Final = {
-    Protocol.MQTT_5: mqtt.MQTTProtocolVersion.MQTTv5,
-    Protocol.MQTT_3_1_1: mqtt.MQTTProtocolVersion.MQTTv311,
+    Protocol.MQTT_5: MQTTProtocolVersion.MQTTv5,
+    Protocol.MQTT_3_1_1: MQTTProtocolVersion.MQTTv311,
 }
 
 
-class ProtocolRefused(LinesideError):
+class ProtocolRefusedError(LinesideError):
     """The broker ended the attempt before accepting it, maybe because of the version.
 
     Args:
@@ -91,7 +91,7 @@ class Connection:
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
         self._client.on_subscribe = self._on_subscribe
-        self._client.on_message = lambda _client, _data, message: on_message(message.topic, message.payload)
+        self._client.on_message = lambda _client, _data, message: on_message(message.topic, bytes(message.payload))
         self._client.on_publish = lambda _client, _data, mid, reason, _properties: on_puback(
             mid, str(reason) if reason.is_failure else ""
         )
@@ -115,13 +115,13 @@ class Connection:
         """Connect and wait for the broker's word.
 
         Raises:
-            LinesideError: `network.unreachable`, `broker.unavailable`, or `ProtocolRefused`.
+            LinesideError: `network.unreachable`, `broker.unavailable`, or `ProtocolRefusedError`.
         """
         deadline = time.monotonic() + timeout_s
         self._client.connect_timeout = timeout_s
         properties = None
         if self.protocol is Protocol.MQTT_5:
-            properties = Properties(PacketTypes.CONNECT)
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.MaximumPacketSize = MAX_INBOUND_BYTES
         try:
             if self.protocol is Protocol.MQTT_5:
@@ -139,11 +139,13 @@ class Connection:
                 raise LinesideError("network.unreachable", f"The broker at {host}:{port} accepts but says nothing.")
             self.poll(left)
         if self._connack is None:
-            raise ProtocolRefused(f"The broker at {host}:{port} closed the connection without a word.", clearly=False)
+            raise ProtocolRefusedError(
+                f"The broker at {host}:{port} closed the connection without a word.", clearly=False
+            )
         if self._connack.is_failure:
             reason = str(self._connack)
             if reason == "Unsupported protocol version":
-                raise ProtocolRefused(f"The broker at {host}:{port} knows no MQTT {self.protocol}.", clearly=True)
+                raise ProtocolRefusedError(f"The broker at {host}:{port} knows no MQTT {self.protocol}.", clearly=True)
             raise LinesideError("broker.unavailable", f"The broker at {host}:{port} refused the device: {reason}.")
         self.connected_ns = time.monotonic_ns()
 

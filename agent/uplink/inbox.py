@@ -29,7 +29,7 @@ def read(device: str, topic: str, payload: bytes) -> RangeAck | Wake | Command |
         raise LinesideError(
             "message.too_large", f"{topic!r} brought {len(payload)} bytes; {row.max_bytes} is the limit."
         )
-    message = codec.decode(payload, row.message)
+    message: object = codec.decode(payload, row.message)
     if not isinstance(message, RangeAck | Wake | Command | HostState):
         raise LinesideError("message.undecodable", f"{topic!r} goes up, not down.")
     return message

@@ -16,12 +16,13 @@ from typing import Final
 from agent.clock import Clock
 from agent.uplink import inbox
 from agent.uplink.backoff import Backoff
-from agent.uplink.connection import Connection, ProtocolRefused
+from agent.uplink.connection import Connection, ProtocolRefusedError
 from agent.uplink.outbox import Outbox
+from agent.uplink.presence import Presence
 from agent.uplink.protocol import ProtocolChoice
 from wire import codec, topics
 from wire.errors import LinesideError
-from wire.messages import Batch, Command, HostState, Lane, RangeAck, Reported, State, Wake
+from wire.messages import Batch, Command, HostState, Lane, RangeAck, Reported, Wake
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +36,9 @@ WINDOW: Final[dict[Lane, int]] = {
     Lane.HEALTH: 1,
 }
 MAX_UNPUBACKED: Final = 20
-# States are numbered in blocks, one for each connection; the will has the last number of its connection's block, so
-# that it overrules every state of its own connection and is overruled by the birth of the next.
-REVISIONS_PER_CONNECTION: Final = 1_000_000
 _TICK_S: Final = 1.0
 _SUBACK_WAIT_NS: Final = 2_000_000_000
+_LEAVE_NS: Final = 2_000_000_000
 _STABLE_NS: Final = 5_000_000_000
 _REMEMBERED_COMMANDS: Final = 64
 _PACKET_OVERHEAD_BYTES: Final = 256
@@ -124,7 +123,8 @@ class Link:
         self._reported: Reported | None = None
         self._state_wanted = False
         self._connection: Connection | None = None
-        self._revision = 0
+        self._presence = Presence(settings.device, settings.boot)
+        self._state_topic = topics.path("state", settings.device)
         self._pending: dict[int, Batch | None] = {}
         self._held_ns: dict[Lane, int] = {}
         self._host_boot: str | None = None
@@ -200,16 +200,11 @@ class Link:
     def _serve(self) -> None:
         """Live through one connection, from the attempt to its end."""
         settings = self._settings
-        block = (self._counts.connections + 1) * REVISIONS_PER_CONNECTION
-        self._revision = block
-        will = State(
-            device=settings.device, boot=settings.boot, revision=block + REVISIONS_PER_CONNECTION - 1, online=False
-        )
         connection = Connection(
             client_id=settings.device,
             protocol=self._choice.next(self._clock.monotonic_ns()),
             keepalive_s=settings.keepalive_s,
-            will=(topics.path("state", settings.device), codec.encode(will)),
+            will=(self._state_topic, self._presence.will()),
             on_message=self._receive,
             on_puback=self._puback,
             wake=self._wake_in,
@@ -218,7 +213,7 @@ class Link:
         self._pending = {}
         try:
             connection.open(settings.host, settings.port, settings.connect_timeout_s)
-        except ProtocolRefused as refusal:
+        except ProtocolRefusedError as refusal:
             self._choice.refused(connection.protocol, self._clock.monotonic_ns(), clearly=refusal.clearly)
             raise
         self._count(connections=1)
@@ -243,7 +238,7 @@ class Link:
             if time.monotonic_ns() - connection.connected_ns > _STABLE_NS:
                 self._backoff.reset()
         if self._stop.is_set():
-            self._take_leave(connection, will)
+            self._take_leave(connection)
         else:
             log.warning("The broker is gone: %s.", connection.end, extra={"event": "link.disconnected"})
 
@@ -270,7 +265,7 @@ class Link:
             return
         if self._state_wanted:
             self._state_wanted = False
-            self._publish_state(connection)
+            self._publish_state(connection, self._presence.online(self._clock.now_utc(), self._reported))
         now_ns = self._clock.monotonic_ns()
         window = min(MAX_UNPUBACKED, connection.receive_maximum)
         for lane in Lane:
@@ -287,36 +282,20 @@ class Link:
                 self._pending[packet] = batch
                 self._count(batches_sent=1, records_sent=len(batch.entries))
 
-    def _publish_state(self, connection: Connection) -> None:
-        self._revision += 1
-        state = State(
-            device=self._settings.device,
-            boot=self._settings.boot,
-            revision=self._revision,
-            online=True,
-            at=self._clock.now_utc(),
-            reported=self._reported,
-        )
-        payload = codec.encode(state)
-        if len(payload) > topics.TABLE["state"].max_bytes and self._reported is not None:
-            self._say("state.too_large", "The reported document is too large; its refusals are left out.", "link.cut")
-            shorter = dataclasses.replace(self._reported, refusals=())
-            payload = codec.encode(dataclasses.replace(state, reported=shorter))
-        packet = connection.publish(topics.path("state", self._settings.device), payload, retain=True)
-        if packet is not None:
-            self._pending[packet] = None
-
-    def _take_leave(self, connection: Connection, will: State) -> None:
-        leave = dataclasses.replace(will, at=self._clock.now_utc())
-        packet = connection.publish(topics.path("state", self._settings.device), codec.encode(leave), retain=True)
-        if packet is not None:
-            self._pending[packet] = None
-            deadline_ns = time.monotonic_ns() + 2_000_000_000
-            while packet in self._pending and connection.alive and time.monotonic_ns() < deadline_ns:
-                connection.poll(0.1)
+    def _take_leave(self, connection: Connection) -> None:
+        packet = self._publish_state(connection, self._presence.leave(self._clock.now_utc()))
+        deadline_ns = time.monotonic_ns() + _LEAVE_NS
+        while packet in self._pending and connection.alive and time.monotonic_ns() < deadline_ns:
+            connection.poll(0.1)
         connection.close(politely=True)
         self._connection = None
         log.info("Disconnected from the broker.", extra={"event": "link.stopped"})
+
+    def _publish_state(self, connection: Connection, state: bytes) -> int | None:
+        packet = connection.publish(self._state_topic, state, retain=True)
+        if packet is not None:
+            self._pending[packet] = None
+        return packet
 
     def _puback(self, packet: int, refusal: str) -> None:
         batch = self._pending.pop(packet, None)
