@@ -77,7 +77,6 @@ class Attempt:
             digest=self.digest,
             state=self.state,
             sequence=self.sequence,
-            attempt=max(1, self.tries),
             at=self.at,
             code=fault.code if fault else "",
             reason=fault.reason[:MAX_REASON] if fault else "",

@@ -1,0 +1,234 @@
+"""kill -9 of a process that runs the runner, at every boundary it passes; after a restart all is whole and ends."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from agent.deploy.selftest import SelfTestResult
+from tests.support.deploying import FakeActivator, MemoryFleet, TestDevice, check_reports, make_package, wanted
+from wire import codec, deployment, package
+from wire.deployment import DeploymentReport
+from wire.deployment import DeploymentState as S
+
+LIMIT = 1000
+PAIRS = 40
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A deployment of release 3 on a device that has had the releases of `history`.
+
+    Args:
+        swaps: outcomes of the activator in the process that is killed.
+        ends: where the deployment may end after one kill and a restart.
+    """
+
+    history: tuple[int, ...]
+    ends: frozenset[S]
+    swaps: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+    self_test: str = ""
+
+
+SCENARIOS = {
+    "first version": Scenario(history=(), ends=frozenset({S.SUCCEEDED})),
+    "third version": Scenario(history=(1, 2), ends=frozenset({S.SUCCEEDED})),
+    "bytes damaged on the way": Scenario(
+        history=(1,), faults=("", "deployment.digest_mismatch"), ends=frozenset({S.SUCCEEDED})
+    ),
+    "refused by its self-test": Scenario(history=(1,), self_test="model.golden_mismatch", ends=frozenset({S.REFUSED})),
+    # A kill between the broken swap and its entry in the journal lets the next process try again, and succeed.
+    "broken swap": Scenario(
+        history=(1, 2), swaps=("broken",), ends=frozenset({S.FAILED_REVERTED, S.SUCCEEDED, S.FAILED_NO_CHANGE})
+    ),
+}
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder in memory where there is one: each case copies a device and syncs files some hundred times."""
+    memory = Path("/dev/shm")
+    usable = memory.is_dir() and os.access(memory, os.W_OK)
+    with tempfile.TemporaryDirectory(prefix="lineside-", dir=memory if usable else None) as made:
+        yield Path(made)
+
+
+class Plant:
+    """One scenario's files: a device with its history, copied afresh for each case."""
+
+    def __init__(self, folder: Path, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.packages = {release: make_package(folder / f"v{release}", release) for release in (1, 2, 3)}
+        self.template = folder / "template"
+        self.log = folder / "reports.jsonl"
+        self.root = folder / "device"
+        device = self._device(self.template, None)
+        device.boot()
+        for release in scenario.history:
+            device.run(wanted(self.packages[release]))
+        self.before = device.reports
+
+    def _device(self, root: Path, before: Callable[[str], None] | None) -> TestDevice:
+        fleet = MemoryFleet(list(self.scenario.faults) if before else None, before)
+        for found in self.packages.values():
+            fleet.publish(found)
+
+        def tester(tested: package.Package, _go_on: Callable[[], bool]) -> SelfTestResult:
+            if before:
+                before("self-test")
+            code = self.scenario.self_test if tested.manifest.release == 3 else ""
+            return SelfTestResult(ok=code == "", code=code, reason="Injected.")
+
+        return TestDevice(
+            root=root,
+            fleet=fleet,
+            activator=FakeActivator(list(self.scenario.swaps) if before else None, before),
+            tester=tester,
+            before=before,
+        )
+
+    def reset(self) -> None:
+        shutil.rmtree(self.root, ignore_errors=True)
+        shutil.copytree(self.template, self.root)
+        self.log.write_bytes(b"")
+
+    def run_and_kill(self, at: int) -> list[str]:
+        """Run release 3 in a child process that ends itself at boundary number `at`; return the boundaries passed."""
+        trace = self.log.with_suffix(".trace")
+        trace.write_text("")
+        child = os.fork()
+        if child == 0:
+            try:
+                self._child(at, trace)
+            except BaseException:  # noqa: BLE001 - the child must never come back into pytest
+                traceback.print_exc()
+                os._exit(3)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        passed = trace.read_text().splitlines()
+        if os.WIFSIGNALED(status):
+            assert os.WTERMSIG(status) == signal.SIGKILL
+            assert len(passed) == at
+        else:
+            assert os.WEXITSTATUS(status) == 0
+            assert len(passed) < at
+        return passed
+
+    def _child(self, at: int, trace: Path) -> None:
+        count = 0
+
+        def boundary(name: str) -> None:
+            nonlocal count
+            count += 1
+            with trace.open("a") as stream:
+                stream.write(f"{name}\n")
+            if count == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def take(report: DeploymentReport) -> None:
+            boundary(f"report {report.state}")
+            with self.log.open("ab") as stream:
+                stream.write(codec.encode(report) + b"\n")
+            boundary(f"reported {report.state}")
+
+        device = self._device(self.root, boundary)
+        device.take = take
+        device.boot()
+        device.run(wanted(self.packages[3]))
+
+    def restart_and_check(self, ends: frozenset[S]) -> None:
+        """Boot on what the kill left; the device must be on a whole version, and the deployment must end."""
+        known = {found.digest for found in self.packages.values()}
+        device = self._device(self.root, None)
+        device.boot()
+        if self.scenario.history:
+            assert device.activator.in_use in known, "no model after the restart"
+        device.run(wanted(self.packages[3]))
+        attempt = device.journal.of("parts").attempt
+        assert attempt is not None
+        assert attempt.digest == self.packages[3].digest
+        assert attempt.state in ends, attempt.state
+        assert attempt.state in deployment.ENDS
+        sent = [codec.decode(line, DeploymentReport) for line in self.log.read_bytes().splitlines()]
+        check_reports([*self.before, *sent, *device.reports])
+        installed = device.store.installed("parts")
+        if attempt.state is S.SUCCEEDED:
+            assert installed.current == device.activator.in_use == self.packages[3].digest
+        elif self.scenario.history:
+            assert installed.current == device.activator.in_use == self.packages[self.scenario.history[-1]].digest
+        kept = {digest for digest in (installed.current, installed.previous) if digest}
+        assert {path.name for path in (self.root / "store" / "packages").iterdir()} == kept
+        for digest in kept:
+            assert device.store.package(digest).digest == digest
+        leftovers = [path for path in self.root.rglob("*") if path.name.startswith(".tmp-") or path.suffix == ".part"]
+        assert leftovers == []
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_killed_at_any_boundary_the_device_restarts_on_a_whole_model_and_the_deployment_ends(
+    name: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant = Plant(folder, SCENARIOS[name])
+    plant.reset()
+    boundaries = plant.run_and_kill(at=LIMIT)
+    assert {"self-test", "fetch half", "rename parts.json"} <= set(boundaries)
+    for at in range(1, len(boundaries) + 1):
+        plant.reset()
+        passed = plant.run_and_kill(at)
+        try:
+            plant.restart_and_check(SCENARIOS[name].ends)
+        except AssertionError as error:
+            raise AssertionError(f"Killed at boundary {at}, before {passed[-1]!r}: {error}") from error
+    with capsys.disabled():
+        print(f"\n{name}: killed at {len(boundaries)} boundaries")
+
+
+def test_killed_again_while_it_recovers_the_device_still_ends_on_a_whole_model(folder: Path) -> None:
+    scenario = SCENARIOS["third version"]
+    ends = frozenset({S.SUCCEEDED, S.FAILED_REVERTED, S.FAILED_NO_CHANGE})
+    plant = Plant(folder, scenario)
+    plant.reset()
+    boundaries = len(plant.run_and_kill(at=LIMIT))
+    rng = random.Random(20261121)
+    for _ in range(PAIRS):
+        plant.reset()
+        first, second = rng.randint(1, boundaries), rng.randint(1, boundaries // 3)
+        plant.run_and_kill(first)
+        plant.run_and_kill(second)
+        try:
+            plant.restart_and_check(ends)
+        except AssertionError as error:
+            raise AssertionError(f"Killed at boundaries {first} and {second}: {error}") from error
+
+
+def test_a_version_that_kills_the_agent_at_each_boot_is_taken_back(folder: Path) -> None:
+    """Killed between `current` and the journal's last entry, then each time the new version is loaded."""
+    plant = Plant(folder, SCENARIOS["third version"])
+    plant.reset()
+    boundaries = plant.run_and_kill(at=LIMIT)
+    moved = next(number for number, name in enumerate(boundaries) if name == "activated") + 1
+    switched = next(number for number in range(moved, LIMIT) if boundaries[number] == "write parts.json") + 4
+    plant.reset()
+    plant.run_and_kill(switched + 1)
+    third = plant.packages[3].digest
+    for _ in range(4):
+        device = plant._device(plant.root, None)
+        device.boot()
+        if device.activator.in_use != third:
+            break
+        # The version ends the agent while it is loaded: nothing more is done in this boot.
+    assert device.activator.in_use == plant.packages[2].digest
+    device.run(wanted(plant.packages[3]))
+    assert device.reports[-1].state is S.FAILED_REVERTED
+    assert device.reports[-1].code == "deployment.attempts_exhausted"
+    assert isinstance(device.store.package(plant.packages[2].digest), package.Package)
