@@ -91,13 +91,17 @@ def judge(findings: tuple[Finding, ...] | Unusable, rules: JudgeRules) -> Judgem
     return Judgement(verdict=Verdict.OK, score=score)
 
 
-def join(judgements: Sequence[Judgement]) -> Judgement:
+def join(judgements: Sequence[Judgement | None]) -> Judgement:
     """Decide the part from its views: any NG, otherwise a view without verdict, otherwise any UNSURE, otherwise OK.
 
-    Of several views with the deciding verdict, the one with the highest score speaks; no view at all is a missing one.
+    Of several views with the deciding verdict, the one with the highest score speaks.
+
+    Args:
+        judgements: one per view; None is a view that was not judged, and no view at all counts as one.
     """
+    views = [MISSING_VIEW if judgement is None else judgement for judgement in judgements]
     for verdict in (Verdict.NG, Verdict.NO_VERDICT, Verdict.UNSURE, Verdict.OK):
-        saying = [judgement for judgement in judgements if judgement.verdict is verdict]
+        saying = [judgement for judgement in views if judgement.verdict is verdict]
         if saying:
             return max(saying, key=lambda judgement: judgement.score)
     return MISSING_VIEW

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -251,20 +252,21 @@ def _fitting_input(inference: onnxruntime.InferenceSession, spec: Input) -> str:
 
 
 def _load_error(path: Path, error: Exception) -> LinesideError:
-    text = _first_line(error)
-    if "is not a registered function/op" in text:
+    """Turn the runtime's words, the only thing that tells its refusals apart, into a code."""
+    whole, text = str(error), _first_line(error)
+    if "is not a registered function/op" in whole or "No Op registered for" in whole:
         return LinesideError(
             "model.custom_ops",
             f"{path.name} needs operators onnxruntime does not have: {text}",
             "Export it without pre- or post-processing in the graph.",
         )
-    if "opset" in text.lower() or "ir version" in text.lower():
+    if "opset" in whole.lower() or "ir version" in whole.lower():
         return LinesideError(
             "model.unsupported_opset",
             f"onnxruntime {RUNTIME_VERSION} does not support {path.name}: {text}",
             "Export it with an older opset, or update the device.",
         )
-    if "bad_alloc" in text or "bad allocation" in text or isinstance(error, MemoryError):
+    if "bad_alloc" in whole or "bad allocation" in whole or isinstance(error, MemoryError):
         return LinesideError("model.too_large", f"{path.name} needs more memory than is allowed.", "Use a smaller one.")
     return LinesideError(
         "model.unloadable",
@@ -274,5 +276,9 @@ def _load_error(path: Path, error: Exception) -> LinesideError:
 
 
 def _first_line(error: Exception) -> str:
+    """Return the runtime's sentence without the path and the place in its source that precede it."""
     lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+    text = lines[0] if lines else type(error).__name__
+    sentence = re.sub(r"^.* failed:", "", text)
+    sentence = re.sub(r"^/\S+:\d+ .*\) (?=[A-Z])", "", sentence)
+    return f"{sentence[:300].strip().rstrip('.')}."
