@@ -11,8 +11,8 @@ from wire import topics
 
 # Debian puts it where a user's PATH does not look.
 _SERVER_FOLDERS: Final = "/usr/sbin:/usr/local/sbin:/sbin:/opt/homebrew/sbin"
-_SPARE_BYTES: Final = 4096
-MAX_PAYLOAD_BYTES: Final = max(topic.max_bytes for topic in topics.TABLE.values()) + _SPARE_BYTES
+_SPARE_BYTES: Final = 4096  # for topic and header
+MAX_PACKET_BYTES: Final = max(topic.max_bytes for topic in topics.TABLE.values()) + _SPARE_BYTES
 INFLIGHT: Final = 1_000
 QUEUED: Final = 20_000
 QUEUED_BYTES: Final = 64 * 1024 * 1024
@@ -42,8 +42,7 @@ def configuration(host: str, port: int, *, is_root: bool | None = None) -> str:
         f"listener {port} {host}",
         "allow_anonymous true",
         "persistence false",
-        f"message_size_limit {MAX_PAYLOAD_BYTES}",
-        f"max_packet_size {MAX_PAYLOAD_BYTES + _SPARE_BYTES}",
+        f"max_packet_size {MAX_PACKET_BYTES}",
         f"max_inflight_messages {INFLIGHT}",
         f"max_queued_messages {QUEUED}",
         f"max_queued_bytes {QUEUED_BYTES}",

@@ -143,10 +143,11 @@ class Broker:
             )
             self.restarts += 1
             log.error(
-                "The %s broker has ended (%s); it is started again in %.1f s.",
+                "The %s broker has ended (status %s); it is started again in %.1f s. Its last words: %s",
                 self.kind,
-                " ".join(self._talk) or "it said nothing",
+                self._child.returncode if self._child is not None else None,
                 wait_s,
+                " ".join(list(self._talk)[-3:]) or "none.",
                 extra={"event": "broker.ended"},
             )
             self._stop.wait(wait_s)

@@ -34,7 +34,7 @@ from wire.mint import Mint
 log = logging.getLogger(__name__)
 
 RECEIVE_MAXIMUM: Final = 1_000  # messages the broker may send ahead of our acknowledgements
-ACK_WINDOW: Final = 200  # acknowledgements to devices on their way to the broker
+ACK_WINDOW: Final = 20  # to the broker; paho ignores what a broker announces, and none announces less
 MAX_WISHES: Final = 20_000
 KEEPALIVE_S: Final = 30
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -227,16 +227,13 @@ class IngestLink:
         for device, revision in wakes.items():
             client.publish(topics.path("wake", device), codec.encode(Wake(desired_revision=revision)), qos=1)
 
-    def _on_connect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, properties: Any) -> None:
+    def _on_connect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:
             unsupported = reason.value == 0x84  # MQTT 5, 3.2.2.2: unsupported protocol version
             if unsupported and self._falls_back and self._version == mqtt.MQTTv5:
                 self._fall_back()
             self._lose(f"The broker refused the connection: {reason}.")
             return
-        window = getattr(properties, "ReceiveMaximum", None)
-        if isinstance(window, int):
-            client.max_inflight_messages_set(min(ACK_WINDOW, window))
         client.subscribe(topics.ALL_UP, qos=1)
 
     def _on_subscribe(self, client: mqtt.Client, _data: Any, _mid: int, reasons: Any, _properties: Any) -> None:

@@ -1,4 +1,4 @@
-"""The quarantine: the newest 10,000 refusals, kept small, counted where they come again, readable by people."""
+"""The quarantine: the newest 10,000 refusals, kept small, counted where they come again."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select
 from sqlalchemy.dialects import sqlite
-from sqlmodel import Session, col
+from sqlmodel import Session
 
 from fleet.ingest.route import EXCERPT_BYTES, TEXT_CHARACTERS, Reject
 from fleet.ingest.tables import QuarantineRow
@@ -32,31 +32,6 @@ def keep(session: Session, rejects: Sequence[Reject], now: datetime, max_rows: i
     connection.execute(_UPSERT, [_columns(reject, moments.to_us(now)) for reject in rejects[-max_rows:]])
     oldest = select(_TABLE.c.row).order_by(_TABLE.c.row.desc()).offset(max_rows).limit(1).scalar_subquery()
     connection.execute(delete(_TABLE).where(_TABLE.c.row <= oldest))
-
-
-def page(
-    session: Session, *, device: str | None = None, code: str | None = None, before_row: int | None = None, limit: int
-) -> list[QuarantineRow]:
-    """Return refusals, the newest first.
-
-    Args:
-        before_row: the cursor: only rows older than this one.
-    """
-    from sqlmodel import select as rows_of
-
-    statement = rows_of(QuarantineRow).order_by(col(QuarantineRow.row).desc()).limit(limit)
-    if device is not None:
-        statement = statement.where(QuarantineRow.device == device)
-    if code is not None:
-        statement = statement.where(QuarantineRow.code == code)
-    if before_row is not None:
-        statement = statement.where(col(QuarantineRow.row) < before_row)
-    return list(session.exec(statement))
-
-
-def size(session: Session) -> int:
-    """Return how many refusals are kept."""
-    return int(session.connection().execute(select(func.count()).select_from(_TABLE)).scalar_one())
 
 
 def _columns(reject: Reject, now_us: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _EARLIEST_US: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 _LATEST_US: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 MINUTE_US: Final = 60_000_000
+ID_BYTES: Final = 16
 
 
 def to_us(moment: datetime) -> int:

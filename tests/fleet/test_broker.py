@@ -128,9 +128,7 @@ def test_a_process_that_is_not_ours_is_left_alone_and_named_as_the_trouble(tmp_p
         other.bind(("127.0.0.1", 0))
         other.listen()
         (tmp_path / "broker.pid").write_text(str(os.getpid()))
-        broker = supervisor.choose(
-            Settings(broker="mosquitto", broker_dir=tmp_path, mqtt_port=other.getsockname()[1])
-        )
+        broker = supervisor.choose(Settings(broker="mosquitto", broker_dir=tmp_path, mqtt_port=other.getsockname()[1]))
         with pytest.raises(LinesideError, match="in use") as caught:
             broker.start()
     assert caught.value.code == "broker.unavailable"

@@ -45,7 +45,7 @@ def test_one_bad_entry_harms_no_other() -> None:
         records.batch(
             records.entry(1, good),
             records.entry(2, b'{"id": 5}'),
-            records.entry(3, b'[]'),
+            records.entry(3, b"[]"),
             records.entry(4, records.inspection(device="cell-2")),
             records.entry(5, records.inspection(sequence=5)),
         )
@@ -60,7 +60,12 @@ def test_one_bad_entry_harms_no_other() -> None:
 @pytest.mark.parametrize(
     ("payload", "topic", "standing", "code"),
     [
-        (records.batch(records.entry(1, records.inspection())), TOPIC, route.Standing.UNKNOWN, "message.unknown_device"),
+        (
+            records.batch(records.entry(1, records.inspection())),
+            TOPIC,
+            route.Standing.UNKNOWN,
+            "message.unknown_device",
+        ),
         (records.batch(records.entry(1, records.inspection())), TOPIC, route.Standing.REVOKED, "device.revoked"),
         (
             records.batch(records.entry(1, records.inspection()), device="cell-2"),

@@ -56,7 +56,10 @@ class FakeDevice:
     def refused(self) -> dict[int, str]:
         """Return the sequence numbers refused, with the code."""
         return {
-            seq: part.code for ack in list(self.acks) for part in ack.refused for seq in range(part.first, part.last + 1)
+            seq: part.code
+            for ack in list(self.acks)
+            for part in ack.refused
+            for seq in range(part.first, part.last + 1)
         }
 
     def wait(self, condition: Any, timeout_s: float = 15.0) -> None:

@@ -76,8 +76,6 @@ def entry(seq: int, body: object) -> Entry:
     return Entry(seq=seq, body=msgspec.Raw(body if isinstance(body, bytes) else codec.encode(body)))
 
 
-def batch(
-    *entries: Entry, device: str = "cell-1", epoch: str = EPOCH, lane: Lane = Lane.INSPECTIONS
-) -> bytes:
+def batch(*entries: Entry, device: str = "cell-1", epoch: str = EPOCH, lane: Lane = Lane.INSPECTIONS) -> bytes:
     """Return the payload of a batch."""
     return codec.encode(Batch(device=device, epoch=epoch, lane=lane, entries=entries))

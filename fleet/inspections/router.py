@@ -1,0 +1,170 @@
+"""Inspections and exact counts over HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Depends, Path, Query
+from pydantic import AwareDatetime
+
+from fleet.auth.guard import Viewer
+from fleet.inspections import moments, service
+from fleet.inspections.tables import InspectionRow
+from fleet.web import Page, Paged, Reading, write_cursor
+from wire import ids
+from wire.errors import LinesideError
+from wire.inspection import Mode, Verdict
+
+router = APIRouter(tags=["inspections"])
+_Name = Annotated[str | None, Query(max_length=64)]
+_Text = Annotated[str | None, Query(max_length=200)]
+_Digest = Annotated[str | None, Query(pattern=ids.DIGEST_PATTERN)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InspectionView:
+    """One inspection in a list; the record itself has the rest.
+
+    Args:
+        model_digest: the version of the first view's model.
+        picture_digest: of the first picture that was kept; it may still be on its way.
+        received_at: when the fleet got it, by the server's clock; the other times are the device's.
+    """
+
+    id: str
+    device: str
+    station: str
+    recipe: str
+    verdict: str
+    score: float
+    reason: str
+    rule_fired: str
+    mode: str
+    part_id: str | None
+    lot: str | None
+    trigger_id: str
+    trigger_sequence: int | None
+    triggered_at: datetime
+    judged_at: datetime
+    received_at: datetime
+    time_source: str
+    model_digest: str | None
+    picture_digest: str | None
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InspectionDetail:
+    """One inspection with its whole record (`wire.inspection.Inspection`) and its place in the device's outbox."""
+
+    inspection: InspectionView
+    epoch: str
+    seq: int
+    record: dict[str, Any]
+
+
+def _filter(
+    device: _Name = None,
+    station: _Name = None,
+    verdict: Verdict | None = None,
+    model_digest: _Digest = None,
+    mode: Mode | None = None,
+    part_id: _Text = None,
+    trigger_id: _Text = None,
+    since: Annotated[AwareDatetime | None, Query(alias="from", description="Triggered then or later.")] = None,
+    until: Annotated[AwareDatetime | None, Query(alias="to", description="Triggered before then.")] = None,
+) -> service.Filter:
+    return service.Filter(
+        device=device,
+        station=station,
+        verdict=verdict,
+        model_digest=model_digest,
+        mode=mode,
+        part_id=part_id,
+        trigger_id=trigger_id,
+        since=since,
+        until=until,
+    )
+
+
+@router.get("/inspections")
+def list_inspections(
+    _actor: Viewer, session: Reading, page: Paged, wanted: Annotated[service.Filter, Depends(_filter)]
+) -> Page[InspectionView]:
+    """List inspections, the newest first."""
+    before = None
+    if page.after is not None:
+        (before, *more) = page.after or (None,)
+        if more or not _is_uuid(before):
+            raise LinesideError("request.invalid", "The cursor is not one of this list.", "Begin without a cursor.")
+    rows, following = service.page(session, wanted, limit=page.limit, before=None if before is None else str(before))
+    return Page(
+        items=[view_of(row) for row in rows], next_cursor=None if following is None else write_cursor([following])
+    )
+
+
+@router.get("/inspections/{inspection_id}")
+def show_inspection(
+    _actor: Viewer, session: Reading, inspection_id: Annotated[str, Path(pattern=ids.UUID_PATTERN)]
+) -> InspectionDetail:
+    """Show one inspection with its whole record."""
+    row = service.one(session, inspection_id)
+    if row is None:
+        raise LinesideError("resource.not_found", f"There is no inspection {inspection_id}.")
+    return InspectionDetail(
+        inspection=view_of(row), epoch=row.epoch, seq=row.seq, record=msgspec.json.decode(row.record)
+    )
+
+
+@router.get("/counters")
+def list_counters(
+    _actor: Viewer,
+    session: Reading,
+    page: Paged,
+    device: _Name = None,
+    since: Annotated[AwareDatetime | None, Query(alias="from", description="Minutes that begin then or later.")] = None,
+    until: Annotated[AwareDatetime | None, Query(alias="to", description="Minutes that begin before then.")] = None,
+) -> Page[service.Cell]:
+    """List exact counts by minute, device, station, recipe, version, verdict and stratum, the oldest first."""
+    if page.after is not None and [type(value) for value in page.after] != [int, *[str] * 6]:
+        raise LinesideError("request.invalid", "The cursor is not one of this list.", "Begin without a cursor.")
+    cells, following = service.counts(
+        session, device=device, since=since, until=until, limit=page.limit, after=page.after
+    )
+    return Page(items=cells, next_cursor=None if following is None else write_cursor(following))
+
+
+def view_of(row: InspectionRow) -> InspectionView:
+    """Return an inspection as lists show it."""
+    return InspectionView(
+        id=moments.id_text(row.id),
+        device=row.device,
+        station=row.station,
+        recipe=row.recipe,
+        verdict=row.verdict,
+        score=row.score,
+        reason=row.reason,
+        rule_fired=row.rule_fired,
+        mode=row.mode,
+        part_id=row.part_id,
+        lot=row.lot,
+        trigger_id=row.trigger_id,
+        trigger_sequence=row.trigger_sequence,
+        triggered_at=moments.from_us(row.triggered_at_us),
+        judged_at=moments.from_us(row.judged_at_us),
+        received_at=moments.from_us(row.received_at_us),
+        time_source=row.time_source,
+        model_digest=row.model_digest,
+        picture_digest=row.picture_digest,
+        kept=row.kept,
+    )
+
+
+def _is_uuid(value: object) -> bool:
+    try:
+        return isinstance(value, str) and len(moments.id_bytes(value)) == moments.ID_BYTES
+    except ValueError:
+        return False
