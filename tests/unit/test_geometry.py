@@ -48,15 +48,20 @@ def test_the_picture_lies_inside_the_network_input(
 
 
 @pytest.mark.parametrize(
-    ("rule", "expected"),
+    ("rule", "size", "expected"),
     [
-        (Resize.STRETCH, (0, 0, 320, 320)),
-        (Resize.LETTERBOX_CENTER, (0, 70, 320, 180)),
-        (Resize.LETTERBOX_TOP_LEFT, (0, 0, 320, 180)),
+        (Resize.STRETCH, (1280, 720), (0, 0, 320, 320)),
+        (Resize.LETTERBOX_CENTER, (1280, 720), (0, 70, 320, 180)),
+        (Resize.LETTERBOX_CENTER, (720, 1280), (70, 0, 180, 320)),
+        (Resize.LETTERBOX_CENTER, (640, 638), (0, 0, 320, 319)),
+        (Resize.LETTERBOX_TOP_LEFT, (1280, 720), (0, 0, 320, 180)),
+        (Resize.LETTERBOX_TOP_LEFT, (720, 1280), (0, 0, 180, 320)),
     ],
 )
-def test_each_rule_places_a_wide_picture_where_its_project_does(rule: Resize, expected: tuple[int, ...]) -> None:
-    placed = geometry.place(rule, source_width_px=1280, source_height_px=720, width_px=320, height_px=320)
+def test_each_rule_places_a_picture_where_its_project_does(
+    rule: Resize, size: tuple[int, int], expected: tuple[int, ...]
+) -> None:
+    placed = geometry.place(rule, source_width_px=size[0], source_height_px=size[1], width_px=320, height_px=320)
 
     assert (placed.left_px, placed.top_px, placed.width_px, placed.height_px) == expected
 
