@@ -1,0 +1,130 @@
+"""Tiny ONNX classifiers for self-tests: which of blue, green and red is strongest in the picture; and bad kin of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from wire import codec, package
+from wire.inspection import Finding, Verdict
+from wire.manifest import GoldenSample, GoldenSet
+
+LABELS = ("blue", "green", "red")
+SIDE_PX = 16
+_GAIN = 8.0
+_MANIFEST = """
+schema = 1
+name = "{model}"
+release = {release}
+task = "classify"
+labels = ["blue", "green", "red"]
+
+[input]
+width_px = 16
+height_px = 16
+scale = {scale!r}
+
+[decoder]
+name = "classify"
+
+[thresholds]
+ng = {{ default = 0.5, min = 0.1, max = 0.9 }}
+
+[[rules]]
+name = "red-is-bad"
+labels = ["red"]
+ng_at = "ng"
+
+[limits]
+latency_p95_ms = {latency_p95_ms}
+memory_mb = {memory_mb}
+"""
+
+
+def make(
+    folder: Path,
+    kind: str = "good",
+    *,
+    model: str = "colors",
+    release: int = 1,
+    latency_p95_ms: float = 1000.0,
+    memory_mb: float = 512.0,
+) -> package.Package:
+    """Write a package with a real model and golden pictures.
+
+    Args:
+        kind: "good", "swapped" (red and blue exchanged), "nan", "huge" (allocates 64 GB when run), "damaged" (cut
+            short), "blind" (no golden set).
+    """
+    (folder / "golden").mkdir(parents=True)
+    (folder / "manifest.toml").write_text(
+        _MANIFEST.format(
+            model=model, release=release, scale=1 / 255, latency_p95_ms=latency_p95_ms, memory_mb=memory_mb
+        )
+    )
+    data = _graph(kind).SerializeToString()
+    (folder / "model.onnx").write_bytes(data[: len(data) // 2] if kind == "damaged" else data)
+    if kind != "blind":
+        samples = tuple(_sample(folder, channel, label) for channel, label in enumerate(LABELS))
+        (folder / "golden" / "expected.json").write_bytes(codec.encode(GoldenSet(samples=samples)))
+    return package.read_folder(folder)
+
+
+def _sample(folder: Path, channel: int, label: str) -> GoldenSample:
+    picture = np.zeros((SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
+    picture[:, :, channel] = 200
+    name = f"golden/{label}.png"
+    cv2.imwrite(str(folder / name), picture)
+    logits = np.zeros(3)
+    logits[channel] = _GAIN * 200 / 255
+    score = float(np.exp(logits[channel]) / np.exp(logits).sum())
+    return GoldenSample(
+        picture=name,
+        verdict=Verdict.NG if label == "red" else Verdict.OK,
+        findings=(Finding(label=label, score=score),),
+    )
+
+
+def _graph(kind: str) -> onnx.ModelProto:
+    order = [2, 1, 0] if kind == "swapped" else [0, 1, 2]
+    gain = float("nan") if kind == "nan" else _GAIN
+    constants = [
+        numpy_helper.from_array(np.array([1, 3], dtype=np.int64), "flat"),
+        numpy_helper.from_array(np.array(order, dtype=np.int64), "order"),
+        numpy_helper.from_array(np.array(gain, dtype=np.float32), "gain"),
+    ]
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["picture"], ["mean"]),
+        helper.make_node("Reshape", ["mean", "flat"], ["three"]),
+        helper.make_node("Gather", ["three", "order"], ["ordered"], axis=1),
+        helper.make_node("Mul", ["ordered", "gain"], ["scores"]),
+    ]
+    if kind == "huge":
+        # The shape comes from the picture, so that no optimiser can fold it away when the model is loaded.
+        constants.append(numpy_helper.from_array(np.array([1024, 1024, 1024], dtype=np.int64), "sizes"))
+        constants.append(numpy_helper.from_array(np.array([16], dtype=np.int64), "sixteen"))
+        constants.append(numpy_helper.from_array(np.array([1], dtype=np.int64), "one"))
+        nodes = [
+            helper.make_node("ReduceMax", ["picture"], ["top"], keepdims=0),
+            helper.make_node("Cast", ["top"], ["top_int"], to=TensorProto.INT64),
+            helper.make_node("Reshape", ["top_int", "one"], ["top_one"]),
+            helper.make_node("Add", ["top_one", "sixteen"], ["last"]),
+            helper.make_node("Concat", ["sizes", "last"], ["shape"], axis=0),
+            helper.make_node("ConstantOfShape", ["shape"], ["vast"]),
+            helper.make_node("ReduceMax", ["vast"], ["nothing"], keepdims=0),
+            *nodes[:-1],
+            helper.make_node("Mul", ["ordered", "gain"], ["scaled"]),
+            helper.make_node("Add", ["scaled", "nothing"], ["scores"]),
+        ]
+    graph = helper.make_graph(
+        nodes,
+        kind,
+        [helper.make_tensor_value_info("picture", TensorProto.FLOAT, [1, 3, SIDE_PX, SIDE_PX])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 3])],
+        constants,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
