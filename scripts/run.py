@@ -43,6 +43,7 @@ Offline: PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER_OF_WHEELS.
 exit status:
   0 done    1 a check or a test failed    2 wrong command line    3 something is missing on this machine
   4 installing failed    130 ended by Ctrl-C    143 ended by SIGTERM    other: that of the program that was started
+  The demo without --once waits for Ctrl-C, and then ends with 0.
 """
 
 # Each command's requirements file, and the sets that are on the machine once it is installed (dev holds all of demo).

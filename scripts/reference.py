@@ -1,0 +1,103 @@
+"""Writes docs/reference/ from the tables in the code, so that the two cannot disagree.
+
+.venv/bin/python scripts/reference.py           # write the pages
+.venv/bin/python scripts/reference.py --check   # exit 1 where a page is not current
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from wire import codec, topics
+from wire.errors import REGISTER
+
+FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
+MADE = "<!-- Made by scripts/reference.py; change the table in the code, then run it. -->\n"
+EXIT_FAMILIES = {
+    0: "done",
+    2: "the command line or the request is wrong",
+    3: "the configuration or the installation is wrong",
+    4: "the network, the broker or a source failed",
+    5: "refused by a rule",
+    6: "the model or the package is not usable",
+    7: "there is no such thing",
+    8: "access denied",
+    9: "something inside failed",
+    130: "interrupted by Ctrl-C",
+}
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """Return a Markdown table."""
+    names = list(header)
+    lines = [f"| {' | '.join(names)} |", f"|{'|'.join(' --- ' for _ in names)}|"]
+    lines += [f"| {' | '.join(str(cell) for cell in row)} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def topics_page() -> str:
+    rows = [
+        (
+            f"`{topics.HOST}`"
+            if row.direction is topics.Direction.HOST
+            else f"`{topics.ROOT}/<shard>/<device>/{row.direction}/{row.name}`",
+            {"up": "device to fleet", "down": "fleet to device", "host": "fleet to all devices"}[row.direction],
+            row.qos,
+            "yes" if row.retain else "no",
+            f"`{row.message.__name__}`",
+            f"{row.max_bytes // 1024} KiB",
+            row.purpose,
+        )
+        for row in topics.TABLE.values()
+    ]
+    limit_mib = codec.MAX_INFLATED_BYTES // 1024 // 1024
+    return f"""# Topics
+
+{MADE}
+Every MQTT topic that Lineside uses. The table is `wire/topics.py`, the messages are in `wire/messages.py`.
+
+{table(("Topic", "Direction", "QoS", "Retained", "Message", "Budget", "Purpose"), rows)}
+`<device>` is the device's id: small letters, digits and hyphens, at most 64. `<shard>` is two hexadecimal digits made
+from the id; it never changes.
+
+The budget is the largest payload that either side sends or accepts. A payload is JSON, plain or compressed with zlib;
+inflated it may have {limit_mib} MiB. Unknown fields are ignored; a value of another type is refused.
+
+Nothing rests on QoS, on retained messages or on the broker's memory: a device keeps each record until an `ack` message
+says that it is a row in the fleet's database.
+"""
+
+
+def errors_page() -> str:
+    rows = [(f"`{code}`", entry.title, entry.exit_status, entry.http_status) for code, entry in REGISTER.items()]
+    return (
+        f"# Error codes\n\n{MADE}\n"
+        "One register for the command lines (exit status), the API (HTTP status and the `code` of a problem) and what\n"
+        "devices report. The register is `wire/errors.py`. A code keeps its meaning for ever.\n\n"
+        + table(("Code", "Meaning", "Exit status", "HTTP status"), rows)
+        + "\n## Exit statuses\n\n"
+        + table(("Status", "Meaning"), EXIT_FAMILIES.items())
+    )
+
+
+PAGES = {"topics.md": topics_page, "error-codes.md": errors_page}
+
+
+def main(arguments: list[str]) -> int:
+    stale = []
+    for name, page in PAGES.items():
+        path = FOLDER / name
+        text = page()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            stale.append(name)
+            if arguments != ["--check"]:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+    print(f"{'Not current' if arguments else 'Written'}: {', '.join(stale) or 'none'}", file=sys.stderr)
+    return 1 if stale and arguments else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
