@@ -189,3 +189,14 @@ def test_the_cache_is_bounded(tmp_path: Path) -> None:
 
     assert len(list(tmp_path.glob("*.onnx"))) == len(list(tmp_path.glob("*.sha256"))) == MAX_GRAPHS
     assert GraphCache(tmp_path, f"model {MAX_GRAPHS + 2}").find() is not None
+
+
+def test_a_kept_graph_that_was_changed_is_not_found_and_removed(tmp_path: Path) -> None:
+    cache = GraphCache(tmp_path, "model")
+    with cache.place() as draft:
+        draft.write_bytes(b"graph")
+    (graph,) = tmp_path.glob("*.onnx")
+    graph.write_bytes(b"grape")
+
+    assert cache.find() is None
+    assert list(tmp_path.iterdir()) == []
