@@ -110,8 +110,8 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         LinesideError: `model.manifest_invalid`, with file, line and key.
     """
-    document = strict_toml.read(path)
     try:
+        document = strict_toml.read(path)
         manifest = document.value_of(Manifest)
         for key, sentence in problems_of(manifest):
             raise document.error("config.invalid_value", key, sentence)

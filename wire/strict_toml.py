@@ -118,6 +118,9 @@ def _lines_of(text: str) -> dict[str, int]:
         key = _KEY.match(line)
         if header:
             table = _indexed(_parts(header[2]), counts, opens_array=header[1] == "[[")
+            for end, character in enumerate(table):  # `[a.b]` is also where `a` stands, unless it has a line already
+                if character == ".":
+                    lines.setdefault(table[:end], number)
             lines.setdefault(table, number)
         elif key:
             name = ".".join(_parts(key[1]))
