@@ -9,7 +9,7 @@ from typing import Final
 
 from fastapi import FastAPI
 from sqlalchemy import Engine
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fleet import clock, problems
@@ -24,6 +24,8 @@ from fleet.migrations import runner
 from fleet.registry import router as registry
 from fleet.settings import FleetSettings
 from fleet.web import Fleet, Reading, TheFleet
+from wire import package
+from wire.errors import LinesideError
 from wire.mint import Mint
 
 log = logging.getLogger(__name__)
@@ -70,10 +72,10 @@ def create_app(
         docs_url=None,  # the stock pages load scripts from the internet
         redoc_url=None,
         lifespan=lifespan,
-        max_body_size=MAX_BODY_BYTES,
     )
     app.state.fleet = Fleet(settings=settings, engine=engine, blobs=blobs, announcer=announce, mint=Mint(), now=now)
     problems.install(app)
+    app.add_middleware(BodyLimit)
     app.add_middleware(SecurityHeaders)
     for slice_router in (audit.router, devices.router, registry.router, blob_routes.router, deployments.router):
         app.include_router(slice_router, prefix=API)
@@ -87,6 +89,35 @@ def healthz(fleet: TheFleet, session: Reading) -> dict[str, str]:
     """Answer where the database does; also names the kind of broker in use."""
     session.connection().exec_driver_sql("SELECT 1")
     return {"status": "ok", "broker": fleet.settings.broker}
+
+
+class BodyLimit:
+    """Refuses a body over the limit: before it is read where its length is told, else at the first byte too many."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        limit = package.MAX_FILE_BYTES if scope["path"].startswith(f"{API}/blobs/") else MAX_BODY_BYTES
+        refusal = LinesideError("request.too_large", f"The body may have at most {limit} bytes.", "Send less.")
+        length = Headers(scope=scope).get("content-length", "")
+        if length.isdecimal() and int(length) > limit:
+            await problems.respond(refusal)(scope, receive, send)
+            return
+        total = 0
+
+        async def counted() -> Message:
+            nonlocal total
+            message = await receive()
+            total += len(message.get("body", b""))
+            if total > limit:
+                raise refusal
+            return message
+
+        await self._app(scope, counted, send)
 
 
 class SecurityHeaders:

@@ -19,6 +19,8 @@ MAX_FORM_BYTES: Final = 4096
 
 async def _form_token(request: Request) -> str:
     data = await request.body()
+    if len(data) > MAX_FORM_BYTES:
+        raise LinesideError("request.too_large", f"The form may have at most {MAX_FORM_BYTES} bytes.")
     try:
         fields = parse_qs(data.decode("ascii"), strict_parsing=bool(data), max_num_fields=8)
     except ValueError as error:
@@ -26,7 +28,7 @@ async def _form_token(request: Request) -> str:
     return fields.get("token", [""])[0].strip()[: service.MAX_SECRET_CHARS]
 
 
-@router.post("/sign-in", max_body_size=MAX_FORM_BYTES, status_code=HTTPStatus.SEE_OTHER)
+@router.post("/sign-in", status_code=HTTPStatus.SEE_OTHER)
 def sign_in(
     request: Request, fleet: TheFleet, session: Writing, token: Annotated[str, Depends(_form_token)]
 ) -> Response:
@@ -48,7 +50,7 @@ def sign_in(
     return answer
 
 
-@router.post("/sign-out", max_body_size=MAX_FORM_BYTES, status_code=HTTPStatus.SEE_OTHER)
+@router.post("/sign-out", status_code=HTTPStatus.SEE_OTHER)
 def sign_out(request: Request, fleet: TheFleet, session: Writing) -> Response:
     """End the browser's session."""
     guard.require_same_origin(request)

@@ -75,7 +75,7 @@ def stat_blob(_actor: AnyActor, fleet: TheFleet, digest: DigestPath) -> Response
     return Response(headers=headers, media_type=_media_type(fleet, digest))
 
 
-@router.put("/blobs/{digest}", max_body_size=package.MAX_FILE_BYTES, status_code=HTTPStatus.CREATED)
+@router.put("/blobs/{digest}", status_code=HTTPStatus.CREATED)
 def write_blob(actor: AnyActor, request: Request, fleet: TheFleet, digest: DigestPath) -> Response:
     """Store a blob: 201 when it is new, 200 when it was there."""
     if actor.kind is not Kind.DEVICE and not actor.may(Role.RELEASER):
