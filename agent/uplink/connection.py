@@ -111,13 +111,16 @@ class Connection:
         """Why the connection ended, in words."""
         return self._end or "the broker closed the connection"
 
-    def open(self, host: str, port: int, timeout_s: float) -> None:
+    def open(self, host: str, port: int, timeout_s: float, patience_s: float) -> None:
         """Connect and wait for the broker's word.
+
+        Args:
+            timeout_s: for the network.
+            patience_s: for the broker's answer, once the network has brought us there.
 
         Raises:
             LinesideError: `network.unreachable`, `broker.unavailable`, or `ProtocolRefusedError`.
         """
-        deadline = time.monotonic() + timeout_s
         self._client.connect_timeout = timeout_s
         properties = None
         if self.protocol is Protocol.MQTT_5:
@@ -134,9 +137,10 @@ class Connection:
             ) from error
         with contextlib.suppress(OSError):
             self._socket().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        deadline = time.monotonic() + patience_s
         while self._connack is None and self._client.socket() is not None:
             if (left := deadline - time.monotonic()) <= 0:
-                raise LinesideError("network.unreachable", f"The broker at {host}:{port} accepts but says nothing.")
+                raise ProtocolRefusedError(f"The broker at {host}:{port} accepts but says nothing.", clearly=False)
             self.poll(left)
         if self._connack is None:
             raise ProtocolRefusedError(

@@ -37,6 +37,7 @@ WINDOW: Final[dict[Lane, int]] = {
 }
 MAX_UNPUBACKED: Final = 20
 _TICK_S: Final = 1.0
+_GUESS_PATIENCE_S: Final = 1.5
 _SUBACK_WAIT_NS: Final = 2_000_000_000
 _LEAVE_NS: Final = 2_000_000_000
 _STABLE_NS: Final = 5_000_000_000
@@ -212,7 +213,11 @@ class Link:
         self._connection = connection
         self._pending = {}
         try:
-            connection.open(settings.host, settings.port, settings.connect_timeout_s)
+            # A broker of the old kind may leave a version it does not know without an answer (amqtt 0.12 with a will).
+            patience_s = settings.connect_timeout_s
+            if self._choice.guessing:
+                patience_s = min(patience_s, _GUESS_PATIENCE_S)
+            connection.open(settings.host, settings.port, settings.connect_timeout_s, patience_s)
         except ProtocolRefusedError as refusal:
             self._choice.refused(connection.protocol, self._clock.monotonic_ns(), clearly=refusal.clearly)
             raise
@@ -227,8 +232,9 @@ class Link:
             connection.protocol.value,
             extra={"event": "link.connected"},
         )
+        # Held lanes stay held: mosquitto 2.0.11 cuts the connection after a refused publish, and what it refuses at
+        # once again would keep every other lane waiting.
         self._outbox.unsend_all()
-        self._held_ns = {}
         connection.subscribe([topics.all_down(settings.device), topics.HOST])
         self._state_wanted = True
         while connection.alive and not self._stop.is_set():

@@ -19,8 +19,9 @@ class Protocol(enum.StrEnum):
 class ProtocolChoice:
     """Decides before each attempt; learns from how it ended.
 
-    A broker of the old kind either says so or closes the connection without a word; the latter is believed only when
-    it happens twice, since a broker that is being started does the same.
+    A broker of the old kind says so, or closes the connection without a word, or says nothing at all. The last two are
+    believed at once of a broker that was never connected to, and only when they happen twice of one that spoke this
+    version before, since a broker that is being started or is stuck does the same.
 
     Args:
         wanted: "auto", or one version for good.
@@ -34,6 +35,12 @@ class ProtocolChoice:
         self._current = Protocol(start) if start in set(Protocol) else Protocol.MQTT_5
         self._tried_5_ns = now_ns
         self._unclear = 0
+        self._known = not self._auto or remembered in set(Protocol)
+
+    @property
+    def guessing(self) -> bool:
+        """Whether nothing is known about the broker yet."""
+        return not self._known
 
     def next(self, now_ns: int) -> Protocol:
         """Return what to speak in the next attempt."""
@@ -44,6 +51,7 @@ class ProtocolChoice:
 
     def connected(self, protocol: Protocol) -> None:
         """Note that the broker speaks it."""
+        self._known = True
         self._current = protocol
         self._unclear = 0
 
@@ -58,11 +66,11 @@ class ProtocolChoice:
         if not self._auto:
             return
         self._unclear += 1
+        if not clearly and self._known and self._unclear < _UNCLEAR_REFUSALS:
+            return
+        self._unclear = 0
         if protocol is Protocol.MQTT_3_1_1:
-            if self._unclear >= _UNCLEAR_REFUSALS:
-                self._current = Protocol.MQTT_5
-                self._unclear = 0
-        elif clearly or self._unclear >= _UNCLEAR_REFUSALS:
+            self._current = Protocol.MQTT_5
+        else:
             self._current = Protocol.MQTT_3_1_1
             self._tried_5_ns = now_ns
-            self._unclear = 0
