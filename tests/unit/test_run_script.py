@@ -61,12 +61,10 @@ def test_an_old_python_alone_is_told_what_to_install(tmp_path: Path) -> None:
     pythons = old_pythons()
     if not pythons:
         pytest.skip("No Python from 3.8 to 3.10 is on this machine.")
-    ran = subprocess.run(
-        [pythons[0], str(SCRIPT), "demo"],
-        capture_output=True,
-        text=True,
-        env={"PATH": str(tmp_path), "HOME": str(tmp_path)},
-    )
+    (tmp_path / "scripts").mkdir()  # a clone in which nothing has been installed
+    script = shutil.copy(SCRIPT, tmp_path / "scripts")
+    environ = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
+    ran = subprocess.run([pythons[0], script, "demo"], capture_output=True, text=True, env=environ)
     assert ran.returncode == 3
     assert "Lineside needs Python 3.11 or newer. This is 3." in ran.stderr
     assert "nstall" in ran.stderr
