@@ -43,6 +43,7 @@ class Disk:
             self._make_folder(path.parent)
             self._before(f"write {path.name}")
             with temporary.open("wb") as stream:
+                self._before(f"fill {path.name}")
                 stream.write(data)
                 stream.flush()
                 self._before(f"sync {path.name}")

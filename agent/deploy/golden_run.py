@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import re
 import resource
 import signal
 import sys
@@ -67,7 +69,7 @@ def run(folder: Path, digest: str, *, provider: str, threads: int) -> Measured:
     parameters, _ = manifest.parameters_of(found.manifest, {})
     golden_set = found.golden()
     pictures = [_picture(found, sample.picture) for sample in golden_set.samples] or [_grey(found.manifest.input)]
-    before_mb = _peak_rss_mb()
+    before_mb = _restart_peak_rss_mb()
     session = runtime.load(found, runtime.RuntimeOptions(threads=threads, provider=provider))
     line = pipeline.Pipeline(session, found, parameters)
     rules = judge.rules_of(found.manifest, parameters)
@@ -143,5 +145,20 @@ def _grey(spec: manifest.Input) -> NDArray[np.uint8]:
     return np.full((spec.height_px, spec.width_px, 3), _GREY, dtype=np.uint8)
 
 
+def _restart_peak_rss_mb() -> float:
+    """Let the peak of resident memory begin anew at what is resident now, and return that."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return _status_mb("VmRSS")
+
+
 def _peak_rss_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return _status_mb("VmHWM")
+
+
+def _status_mb(field: str) -> float:
+    """Read from /proc, for what `getrusage` calls the peak is handed down from the parent process."""
+    found = re.search(rf"^{field}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    if found is None:
+        raise LinesideError("internal.unexpected", f"The kernel does not say how much memory is used ({field}).")
+    return int(found[1]) / 1024

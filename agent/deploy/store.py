@@ -128,12 +128,8 @@ class Store:
 
     def drop(self, digest: str) -> None:
         """Remove the blob and the package folder of that digest, whichever there is."""
-        self.drop_package(digest)
-        self._disk.remove(self.blob_path(digest))
-
-    def drop_package(self, digest: str) -> None:
-        """Remove a version's folder; its blobs stay."""
         self._disk.remove(self._packages / digest)
+        self._disk.remove(self.blob_path(digest))
 
     # Packages
 

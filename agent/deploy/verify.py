@@ -30,7 +30,6 @@ def verify(store: Store, attempt: Attempt, device: compatibility.DeviceFacts) ->
         )
     damaged = store.damage(index)
     if damaged is not None:
-        store.drop_package(attempt.digest)
         listed = ", ".join(digest[:12] for digest in damaged.digests[:5])
         raise LinesideError("deployment.digest_mismatch", f"Bytes on disk differ from their digest: {listed}.")
     try:

@@ -217,7 +217,7 @@ def test_a_version_that_kills_the_agent_at_each_boot_is_taken_back(folder: Path)
     plant.reset()
     boundaries = plant.run_and_kill(at=LIMIT)
     moved = next(number for number, name in enumerate(boundaries) if name == "activated") + 1
-    switched = next(number for number in range(moved, LIMIT) if boundaries[number] == "write parts.json") + 4
+    switched = next(number for number in range(moved, LIMIT) if boundaries[number] == "write parts.json") + 5
     plant.reset()
     plant.run_and_kill(switched + 1)
     third = plant.packages[3].digest

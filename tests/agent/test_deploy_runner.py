@@ -298,6 +298,22 @@ def test_boot_falls_back_to_previous_where_current_is_damaged(
     assert device.store.installed("parts").previous == releases[0].digest
 
 
+def test_a_version_that_became_current_and_cannot_be_loaded_is_taken_back(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    device.activator.outcomes = ["idle"]
+    while S.ACTIVATING not in device.states():
+        device.runner.step(wanted(releases[1]))
+    device.store.commit("parts", releases[1].digest)  # a kill right after this, before `succeeded` is journalled
+    device.store.package(releases[1].digest).model_path.write_bytes(b"something else")
+    device.boot()
+    assert device.activator.in_use == releases[0].digest
+    device.run(wanted(releases[1]))
+    assert device.states(2)[-1] is S.FAILED_REVERTED
+    assert device.store.installed("parts").current == releases[0].digest
+    check_reports(device.earlier + device.reports)
+
+
 def test_an_activation_is_finished_even_while_the_desired_document_is_not_known(
     device: TestDevice, releases: list[package.Package]
 ) -> None:

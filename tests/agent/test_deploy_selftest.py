@@ -31,6 +31,15 @@ def test_a_good_model_passes_and_is_measured(tmp_path: Path) -> None:
     assert 0.0 <= result.memory_mb < 512.0
 
 
+def test_memory_is_measured_however_much_its_parent_uses(tmp_path: Path) -> None:
+    ballast = bytearray(600 * 1024 * 1024)
+    ballast[::4096] = b"x" * len(ballast[::4096])
+    result = selftest.self_test(tiny_models.make(tmp_path / "p", "wide"), OPTIONS)
+    assert result is not None
+    assert result.ok, result.reason
+    assert 32.0 < result.memory_mb < 200.0
+
+
 def test_a_model_without_golden_samples_is_run_on_a_grey_picture(tmp_path: Path) -> None:
     result = selftest.self_test(tiny_models.make(tmp_path / "p", "blind"), OPTIONS)
     assert result is not None
@@ -45,7 +54,7 @@ def test_a_model_without_golden_samples_is_run_on_a_grey_picture(tmp_path: Path)
         ("huge", {}, "model.out_of_memory", "4096 MB"),
         ("damaged", {}, "model.truncated", ""),
         ("good", {"latency_p95_ms": 0.0001}, "model.too_slow", "its limit is 0.0001 ms"),
-        ("good", {"memory_mb": 0.001}, "model.out_of_memory", "its limit is 0.001 MB"),
+        ("wide", {"memory_mb": 20.0}, "model.out_of_memory", "its limit is 20 MB"),
     ],
 )
 def test_a_bad_model_fails_with_its_own_code_and_words(

@@ -120,4 +120,10 @@ def test_a_full_disk_has_a_name_and_leaves_the_old_content(tmp_path: Path, monke
 def test_a_write_syncs_the_bytes_before_the_name_and_the_name_before_it_returns(tmp_path: Path) -> None:
     order: list[str] = []
     Disk(order.append).write(tmp_path / "record.json", b"new")
-    assert order == ["write record.json", "sync record.json", "rename record.json", f"sync folder {tmp_path.name}"]
+    assert order == [
+        "write record.json",
+        "fill record.json",
+        "sync record.json",
+        "rename record.json",
+        f"sync folder {tmp_path.name}",
+    ]

@@ -58,7 +58,7 @@ def make(
 
     Args:
         kind: "good", "swapped" (red and blue exchanged), "nan", "huge" (allocates 64 GB when run), "damaged" (cut
-            short), "blind" (no golden set).
+            short), "wide" (32 MB of weights), "blind" (no golden set).
     """
     (folder / "golden").mkdir(parents=True)
     (folder / "manifest.toml").write_text(
@@ -117,6 +117,17 @@ def _graph(kind: str) -> onnx.ModelProto:
             helper.make_node("ConstantOfShape", ["shape"], ["vast"]),
             helper.make_node("ReduceMax", ["vast"], ["nothing"], keepdims=0),
             *nodes[:-1],
+            helper.make_node("Mul", ["ordered", "gain"], ["scaled"]),
+            helper.make_node("Add", ["scaled", "nothing"], ["scores"]),
+        ]
+    if kind == "wide":
+        constants.append(numpy_helper.from_array(np.full((4096, 2048), -9.0, dtype=np.float32), "weights"))
+        nodes = [
+            *nodes[:-1],
+            helper.make_node("ReduceMean", ["ordered"], ["mean_all"], axes=[0, 1], keepdims=0),
+            helper.make_node("Mul", ["weights", "mean_all"], ["moved"]),
+            helper.make_node("ReduceMax", ["moved"], ["most"], keepdims=0),
+            helper.make_node("Relu", ["most"], ["nothing"]),
             helper.make_node("Mul", ["ordered", "gain"], ["scaled"]),
             helper.make_node("Add", ["scaled", "nothing"], ["scores"]),
         ]
