@@ -56,10 +56,11 @@ def _writing(fleet: Annotated[Fleet, Depends(fleet_of)]) -> Iterator[Session]:
 
 
 TheFleet = Annotated[Fleet, Depends(fleet_of)]
-# Scope "function": the commit is over before the answer is sent. The lock is taken by the first statement, inside the
-# route's own thread, so requests that wait for it never keep the holder from ending.
+# Scope "function": the commit is over before the answer is sent. One writer at a time, and the others wait without a
+# worker thread: if they waited for SQLite's lock in all the threads there are, its holder would find none to end in.
+# A route asks for Writing after its body, or a slow sender would hold everybody's turn.
 Reading = Annotated[Session, Depends(_reading, scope="function")]
-Writing = Annotated[Session, Depends(_writing, scope="function")]
+Writing = Annotated[Session, Depends(_writing, scope="function", max_concurrency=1)]
 
 
 def body_of(kind: type[T]) -> Callable[[Request], Any]:

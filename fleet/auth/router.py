@@ -30,7 +30,7 @@ async def _form_token(request: Request) -> str:
 
 @router.post("/sign-in", status_code=HTTPStatus.SEE_OTHER)
 def sign_in(
-    request: Request, fleet: TheFleet, session: Writing, token: Annotated[str, Depends(_form_token)]
+    request: Request, fleet: TheFleet, token: Annotated[str, Depends(_form_token)], session: Writing
 ) -> Response:
     """Take an operator token from the sign-in form and give the browser a session cookie."""
     guard.require_same_origin(request)

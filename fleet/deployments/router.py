@@ -98,10 +98,10 @@ def read_desired(
 def write_desired(
     actor: Operator,
     fleet: TheFleet,
-    session: Writing,
     background: BackgroundTasks,
     device: str,
     choice: Annotated[DesiredChoice, Depends(body_of(DesiredChoice))],
+    session: Writing,
     if_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Replace the desired document, and wake the device once that is committed."""

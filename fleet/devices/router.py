@@ -74,9 +74,9 @@ class EventView:
 @router.post("/enrolments", status_code=HTTPStatus.CREATED, openapi_extra=body_schema(EnrolmentRequest))
 def enrol(
     fleet: TheFleet,
-    session: Writing,
     request: Annotated[EnrolmentRequest, Depends(body_of(EnrolmentRequest))],
     response: Response,
+    session: Writing,
 ) -> Enrolment:
     """Exchange a claim token for the device's own credential, which is shown this once."""
     credential = enrolment.enrol(session, request, now=fleet.now())

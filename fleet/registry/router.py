@@ -63,7 +63,7 @@ IndexBody = Annotated[bytes, Depends(_index_bytes)]
 
 @router.post("/models/{name}/versions", status_code=HTTPStatus.CREATED, openapi_extra=body_schema(PackageIndex))
 def push_version(
-    actor: Releaser, fleet: TheFleet, session: Writing, name: str, data: IndexBody, response: Response
+    actor: Releaser, fleet: TheFleet, name: str, data: IndexBody, response: Response, session: Writing
 ) -> VersionView:
     """Register a version by its index, once its files are uploaded: 201 when new, 200 when it was there."""
     index = package.read_index(data)
