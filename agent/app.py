@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping
 from typing import Final
 
+import cv2
 import onnxruntime
 
 from agent import identity
@@ -79,6 +80,8 @@ class Agent:
     """All parts of one agent, wired together; no decision is made here."""
 
     def __init__(self, settings: Settings, *, credential: str, mqtt_host: str, mqtt_port: int) -> None:
+        # One frame stays on one thread; OpenCV's own pool would only fight with the runtime's threads.
+        cv2.setNumThreads(1)
         self._settings = settings
         device = settings.device.id
         data_dir = settings.data_dir
@@ -112,7 +115,6 @@ class Agent:
                 port=mqtt_port,
                 protocol=settings.mqtt.protocol,
                 boot=boot,
-                resend_after_s=settings.mqtt.resend_after_s,
             ),
             self._outbox,
             self._clock,
@@ -252,7 +254,7 @@ class Agent:
             connected=self._link.connected,
             mqtt_protocol=self._link.protocol,
             desired_revision=self._keeper.desired_revision,
-            pictures_waiting=self._pictures.waiting,
+            pictures_waiting=self._pictures.stats().waiting,
             models=self._running(),
             refusals=self._keeper.refusals,
         )

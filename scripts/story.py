@@ -188,7 +188,7 @@ def judged_by(device: Device) -> int:
 
 def stored_inspections(plant: Plant) -> list[dict[str, Any]]:
     """Read the inspections straight from the fleet's database."""
-    with sqlite3.connect(f"file:{plant.fleet_dir / 'lineside.db'}?mode=ro", uri=True) as database:
+    with sqlite3.connect(f"file:{plant.fleet_dir / 'fleet.db'}?mode=ro", uri=True) as database:
         rows = database.execute("SELECT record FROM inspection").fetchall()
     return [json.loads(row[0]) for row in rows]
 

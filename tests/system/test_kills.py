@@ -81,7 +81,7 @@ def is_back(device: Device) -> bool:
 
 def counted(plant: Plant) -> Counter[tuple[str, str]]:
     """Sum the devices' counters as the database holds them, by device and verdict."""
-    with sqlite3.connect(f"file:{plant.fleet_dir / 'lineside.db'}?mode=ro", uri=True) as database:
+    with sqlite3.connect(f"file:{plant.fleet_dir / 'fleet.db'}?mode=ro", uri=True) as database:
         rows = database.execute("SELECT device, verdict, SUM(count) FROM counter_cell GROUP BY device, verdict")
         return Counter({(device, verdict): int(count) for device, verdict, count in rows})
 
