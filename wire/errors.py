@@ -98,6 +98,7 @@ REGISTER: Final[dict[str, ErrorCode]] = {
     "request.invalid": ErrorCode(title="The request is not valid", exit_status=2, http_status=422),
     "request.range_unsatisfiable": ErrorCode(title="The range lies outside the file", exit_status=2, http_status=416),
     "request.too_large": ErrorCode(title="The request is over the size limit", exit_status=5, http_status=413),
+    "request.too_many": ErrorCode(title="Too many requests at once", exit_status=4, http_status=429),
     "access.unauthenticated": ErrorCode(title="No valid credential was given", exit_status=8, http_status=401),
     "access.forbidden": ErrorCode(title="The credential does not allow this", exit_status=8, http_status=403),
     "claim.invalid": ErrorCode(title="The claim token is unknown, used or expired", exit_status=8, http_status=403),

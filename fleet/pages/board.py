@@ -1,0 +1,284 @@
+"""What the live page shows, as one plain value: the page is rendered from it, and its script is sent it as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import func
+from sqlmodel import Session, col, select
+
+from fleet.deployments.tables import Deployment, DesiredDocument, ReportEntry, VersionChange
+from fleet.devices.tables import Device, DeviceHealth
+from fleet.inspections import moments
+from fleet.inspections import service as inspections
+from fleet.pages import words
+from fleet.registry.tables import ModelVersion
+from wire import codec
+from wire.desired import Desired
+from wire.messages import Health, Reported
+
+MAX_DEVICES: Final = 200
+MAX_PICTURES: Final = 8
+MAX_DEPLOYMENTS: Final = 10
+MIX_WINDOW: Final = timedelta(hours=1)
+LABEL_OF_WIDTH: Final = 16
+HEALTH_STALE_S: Final = 35  # three records missed
+BAD_STATES: Final = frozenset({"refused", "failed_no_change", "failed_reverted", "failed_revert_failed", "timed_out"})
+GOOD_STATES: Final = frozenset({"succeeded", "already_installed"})
+
+Board = dict[str, Any]
+
+
+def take(session: Session, is_present: Callable[[str], bool], now: datetime) -> Board:
+    """Read the board.
+
+    Args:
+        is_present: tells whether the blob with a digest is here.
+    """
+    found = session.exec(
+        select(Device).where(col(Device.revoked_at).is_(None)).order_by(col(Device.id)).limit(MAX_DEVICES)
+    ).all()
+    total = session.exec(select(func.count()).select_from(Device).where(col(Device.revoked_at).is_(None))).one()
+    names = [device.id for device in found]
+    reported = {
+        device.id: codec.decode(device.reported.encode(), Reported) for device in found if device.reported is not None
+    }
+    desired = _desired(session, names)
+    releases = _releases(session, reported.values(), desired.values())
+    since = _since(session, names)
+    deployments = _deployments_of(session, desired.values())
+    minutes = inspections.verdicts_per_minute(session, now - MIX_WINDOW)
+    health = _health(session, names)
+    devices = [
+        {
+            "key": device.id,
+            "name": device.id,
+            "presence": "online" if device.online else "offline",
+            "seen": _time(device.last_seen_at),
+            "running": _running(device.id, reported.get(device.id), releases, since),
+            "wanted": _wanted(desired.get(device.id), deployments),
+            **_verdicts(minutes.get(device.id, {}), now),
+            **_health_fields(health.get(device.id), now),
+        }
+        for device in found
+    ]
+    return {
+        "at": words.stamp(now),
+        "summary": _summary(devices, total),
+        "more": f"{total - len(found)} more devices are not shown here; the API lists them."
+        if total > len(found)
+        else "",
+        "devices": devices,
+        "pictures": [_picture(one) for one in inspections.latest_pictures(session, is_present, MAX_PICTURES)],
+        "deployments": _recent_deployments(session),
+    }
+
+
+def _desired(session: Session, names: list[str]) -> dict[str, Desired]:
+    rows = session.exec(select(DesiredDocument).where(col(DesiredDocument.device).in_(names)))
+    return {row.device: codec.decode(row.body.encode(), Desired) for row in rows}
+
+
+def _releases(session: Session, reported: Iterable[Reported], desired: Iterable[Desired]) -> dict[str, int]:
+    """Return the release counter of each digest that runs or is asked for, where the registry knows it."""
+    digests = {model.digest for one in reported for model in one.models if model.digest is not None}
+    digests |= {model.active for one in desired for model in one.models}
+    rows = session.exec(select(ModelVersion.digest, ModelVersion.release).where(col(ModelVersion.digest).in_(digests)))
+    return dict(rows.all())
+
+
+def _since(session: Session, names: list[str]) -> dict[tuple[str, str], datetime]:
+    newest = func.max(VersionChange.since)
+    rows = session.exec(
+        select(VersionChange.device, VersionChange.model, newest)
+        .where(col(VersionChange.device).in_(names))
+        .group_by(col(VersionChange.device), col(VersionChange.model))
+    )
+    return {(device, model): since for device, model, since in rows}
+
+
+def _deployments_of(session: Session, desired: Iterable[Desired]) -> dict[str, Deployment]:
+    wanted = [model.deployment_id for one in desired for model in one.models]
+    return {row.id: row for row in session.exec(select(Deployment).where(col(Deployment.id).in_(wanted)))}
+
+
+def _health(session: Session, names: list[str]) -> dict[str, DeviceHealth]:
+    newest = (
+        select(func.max(DeviceHealth.id)).where(col(DeviceHealth.device) == col(Device.id)).correlate(Device)
+    ).scalar_subquery()
+    rows = session.exec(
+        select(DeviceHealth).join(Device, col(DeviceHealth.id) == newest).where(col(Device.id).in_(names))
+    )
+    return {row.device: row for row in rows}
+
+
+def _running(
+    device: str,
+    reported: Reported | None,
+    releases: Mapping[str, int],
+    since: Mapping[tuple[str, str], datetime],
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "key": model.model,
+            "model": model.model,
+            "release": _release(model.digest, releases),
+            "digest": words.short(model.digest),
+            "full_digest": model.digest or "",
+            "since": _time(since.get((device, model.model))),
+        }
+        for model in (reported.models if reported is not None else ())
+    ]
+
+
+def _wanted(desired: Desired | None, deployments: Mapping[str, Deployment]) -> list[dict[str, Any]]:
+    lines = []
+    for model in desired.models if desired is not None else ():
+        row = deployments.get(model.deployment_id)
+        state = row.state if row is not None else "unknown"
+        lines.append(
+            {
+                "key": model.model,
+                "model": model.model,
+                "release": f"release {model.release}",
+                "digest": words.short(model.active),
+                "state": state.replace("_", " "),
+                "tone": _tone(state),
+                "why": _why(row),
+            }
+        )
+    return lines
+
+
+def _verdicts(minutes: Mapping[int, Mapping[str, int]], now: datetime) -> dict[str, Any]:
+    counts = {verdict: sum(one.get(verdict, 0) for one in minutes.values()) for verdict in words.VERDICTS}
+    this_minute = moments.to_us(now) // moments.MINUTE_US * moments.MINUTE_US
+    last = sum(minutes.get(this_minute - moments.MINUTE_US, {}).values())
+    current = sum(minutes.get(this_minute, {}).values())
+    return {
+        "counts": {verdict: str(count) for verdict, count in counts.items()},
+        "bar": words.bar(counts),
+        "mix": ", ".join(f"{verdict} {count}" for verdict, count in counts.items()),
+        "last_minute": str(last),
+        "this_minute": str(current),
+    }
+
+
+def _health_fields(row: DeviceHealth | None, now: datetime) -> dict[str, Any]:
+    if row is None:
+        return {"health_at": None, "health": "none", "cpu": "-", "memory": "-", "disk": "-", "backlog": "-"}
+    health = codec.decode(row.body.encode(), Health)
+    dropped = f", {health.outbox_dropped} dropped" if health.outbox_dropped else ""
+    return {
+        "health_at": _time(row.received_at),
+        "health": "stale" if (now - row.received_at).total_seconds() > HEALTH_STALE_S else "fresh",
+        "cpu": f"{health.cpu_fraction:.0%}",
+        "memory": words.size(health.rss_bytes),
+        "disk": f"{health.disk_free_fraction:.0%} free",
+        "backlog": f"{health.outbox_unsettled} waiting{dropped}",
+    }
+
+
+def _picture(picture: inspections.Picture) -> dict[str, Any]:
+    inspection, view = picture.inspection, picture.view
+    text_px = round((view.width_px or 0) / LABEL_OF_WIDTH, 1)
+    boxes = [
+        {
+            "x": finding.box.x1_px,
+            "y": finding.box.y1_px,
+            "width": max(0.0, finding.box.x2_px - finding.box.x1_px),
+            "height": max(0.0, finding.box.y2_px - finding.box.y1_px),
+            "label": f"{finding.label} {finding.score:.2f}",
+            # Above the box where there is room, otherwise inside it.
+            "text_y": finding.box.y1_px - 3 if finding.box.y1_px > text_px + 3 else finding.box.y1_px + text_px,
+        }
+        for finding in view.findings
+        if finding.box is not None
+    ]
+    findings = ", ".join(f"{finding.label} {finding.score:.2f}" for finding in view.findings[:6])
+    return {
+        "key": inspection.id,
+        "src": f"/pictures/{picture.digest}",
+        "alt": f"Part at {inspection.device}, {inspection.station}: {inspection.verdict}; {findings or 'no findings'}",
+        "width": view.width_px or 0,
+        "height": view.height_px or 0,
+        "text_px": text_px,
+        "boxes": boxes,
+        "verdict": inspection.verdict.value,
+        "where": f"{inspection.device} / {inspection.station} / {view.view}",
+        "findings": findings or "no findings",
+        "score": f"score {inspection.score:.2f}",
+        "judged": _time(inspection.judged_at),
+    }
+
+
+def _recent_deployments(session: Session) -> list[dict[str, Any]]:
+    # Ids are UUIDv7: the newest deployments have the highest.
+    rows = session.exec(select(Deployment).order_by(col(Deployment.id).desc()).limit(MAX_DEPLOYMENTS)).all()
+    reports = session.exec(
+        select(ReportEntry.deployment_id, ReportEntry.state)
+        .where(col(ReportEntry.deployment_id).in_([row.id for row in rows]))
+        .order_by(col(ReportEntry.deployment_id), col(ReportEntry.sequence))
+    ).all()
+    trails: dict[str, list[str]] = {}
+    for deployment_id, state in reports:
+        trail = trails.setdefault(deployment_id, ["queued"])
+        if trail[-1] != state.replace("_", " "):
+            trail.append(state.replace("_", " "))
+    return [
+        {
+            "key": row.id,
+            "device": row.device,
+            "version": f"{row.model} release {row.release}",
+            "digest": words.short(row.digest),
+            "state": row.state.replace("_", " "),
+            "tone": _tone(row.state),
+            "trail": " > ".join(trails.get(row.id, ["queued"])[-8:]),
+            "why": _why(row),
+            "updated": _time(row.updated_at),
+        }
+        for row in rows
+    ]
+
+
+def _summary(devices: list[dict[str, Any]], total: int) -> str:
+    """Return the one sentence that is read aloud when it changes; it holds nothing that changes all the time."""
+    online = sum(device["presence"] == "online" for device in devices)
+    parts = [f"{online} of {words.plural(total, 'device')} online."]
+    running: dict[str, int] = {}
+    for device in devices:
+        for model in device["running"]:
+            name = f"{model['model']} {model['release']}"
+            running[name] = running.get(name, 0) + 1
+    if running:
+        parts.append(", ".join(f"{name} on {count}" for name, count in sorted(running.items())) + ".")
+    bad = sum(line["tone"] == "bad" for device in devices for line in device["wanted"])
+    if bad:
+        parts.append(f"{words.plural(bad, 'deployment')} refused or failed.")
+    return " ".join(parts)
+
+
+def _release(digest: str | None, releases: Mapping[str, int]) -> str:
+    if digest is None:
+        return "not running"
+    return f"release {releases[digest]}" if digest in releases else "unknown release"
+
+
+def _tone(state: str) -> str:
+    if state in BAD_STATES:
+        return "bad"
+    return "good" if state in GOOD_STATES else "busy"
+
+
+def _why(row: Deployment | None) -> str:
+    if row is None:
+        return ""
+    if row.hold_reason:
+        return f"waits: {row.hold_reason.replace('_', ' ')}"
+    return ": ".join(part for part in (row.code, row.reason) if part)
+
+
+def _time(moment: datetime | None) -> str | None:
+    return words.stamp(moment) if moment is not None else None
