@@ -20,7 +20,10 @@ from fleet.blobs.store import BlobStore
 from fleet.deployments import router as deployments
 from fleet.deployments.announce import Announcer
 from fleet.devices import router as devices
+from fleet.ingest import router as ingest
+from fleet.inspections import router as inspections
 from fleet.migrations import runner
+from fleet.pages import router as pages
 from fleet.registry import router as registry
 from fleet.settings import FleetSettings
 from fleet.web import Fleet, Reading, TheFleet
@@ -77,9 +80,10 @@ def create_app(
     problems.install(app)
     app.add_middleware(BodyLimit)
     app.add_middleware(SecurityHeaders)
-    for slice_router in (audit.router, devices.router, registry.router, blob_routes.router, deployments.router):
-        app.include_router(slice_router, prefix=API)
+    for one in (audit, devices, registry, blob_routes, deployments, inspections, ingest):
+        app.include_router(one.router, prefix=API)
     app.include_router(auth.router, include_in_schema=False)
+    app.include_router(pages.router, include_in_schema=False)
     app.add_api_route("/healthz", healthz, tags=["health"], summary="Whether the fleet can answer")
     app.add_api_route(f"{API}/healthz", healthz, include_in_schema=False)
     return app

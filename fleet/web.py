@@ -93,6 +93,11 @@ def _inlined(kind: type) -> dict[str, Any]:
     return resolved
 
 
+def url_pattern(pattern: str) -> str:
+    """Return a pattern of `wire.ids` for a part of an address: here `$` is the very end, and look-ahead is unknown."""
+    return pattern.removesuffix(r"(?!\n)")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageRequest:
     """Which part of a list is asked for."""

@@ -13,7 +13,7 @@ from pydantic import AwareDatetime
 from fleet.auth.guard import Viewer
 from fleet.inspections import moments, service
 from fleet.inspections.tables import InspectionRow
-from fleet.web import Page, Paged, Reading, write_cursor
+from fleet.web import Page, Paged, Reading, url_pattern, write_cursor
 from wire import ids
 from wire.errors import LinesideError
 from wire.inspection import Mode, Verdict
@@ -21,7 +21,7 @@ from wire.inspection import Mode, Verdict
 router = APIRouter(tags=["inspections"])
 _Name = Annotated[str | None, Query(max_length=64)]
 _Text = Annotated[str | None, Query(max_length=200)]
-_Digest = Annotated[str | None, Query(pattern=ids.DIGEST_PATTERN)]
+_Digest = Annotated[str | None, Query(pattern=url_pattern(ids.DIGEST_PATTERN))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,10 +108,10 @@ def list_inspections(
 
 @router.get("/inspections/{inspection_id}")
 def show_inspection(
-    _actor: Viewer, session: Reading, inspection_id: Annotated[str, Path(pattern=ids.UUID_PATTERN)]
+    _actor: Viewer, session: Reading, inspection_id: Annotated[str, Path(pattern=url_pattern(ids.UUID_PATTERN))]
 ) -> InspectionDetail:
     """Show one inspection with its whole record."""
-    row = service.one(session, inspection_id)
+    row = service.one(session, inspection_id) if _is_uuid(inspection_id) else None
     if row is None:
         raise LinesideError("resource.not_found", f"There is no inspection {inspection_id}.")
     return InspectionDetail(

@@ -20,7 +20,7 @@ from fleet.auth import guard
 from fleet.auth.actor import Actor, Role
 from fleet.pages import words
 from fleet.pages.live import Live
-from fleet.web import Fleet, TheFleet
+from fleet.web import Fleet, TheFleet, url_pattern
 from wire import ids
 from wire.errors import LinesideError
 
@@ -75,7 +75,7 @@ async def stream_board(request: Request, fleet: TheFleet) -> Response:
 
 @router.get("/pictures/{digest}")
 def show_picture(
-    request: Request, fleet: TheFleet, digest: Annotated[str, InPath(pattern=ids.DIGEST_PATTERN)]
+    request: Request, fleet: TheFleet, digest: Annotated[str, InPath(pattern=url_pattern(ids.DIGEST_PATTERN))]
 ) -> Response:
     """Return a kept picture; a blob that is no picture is not shown as one."""
     _require_viewer(request, fleet)
