@@ -50,7 +50,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _lines(found: Status, age_s: float) -> list[str]:
-    link = f"connected (MQTT {found.mqtt_protocol})" if found.connected else "NOT connected to the broker"
+    if age_s > _FRESH_S:
+        link = "NOT RUNNING; this was its last word"
+    else:
+        link = f"connected (MQTT {found.mqtt_protocol})" if found.connected else "NOT connected to the broker"
     lines = [
         f"{found.device}   {link}   {age_s:.0f} s ago",
         f"outbox      {found.outbox_unsettled} records wait for the fleet, {found.outbox_dropped} dropped",
