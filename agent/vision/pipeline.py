@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.vision import findings as found
 from agent.vision import nms
 from agent.vision.candidates import Candidates, DecoderParams, Unusable
 from agent.vision.decoders import registry
@@ -15,7 +16,7 @@ from agent.vision.geometry import Geometry
 from agent.vision.preprocess import Preprocessor
 from agent.vision.runtime import Session
 from wire.errors import LinesideError
-from wire.inspection import Box, Finding
+from wire.inspection import Finding
 from wire.package import Package
 
 SCORE_THRESHOLD = "score"
@@ -65,7 +66,7 @@ class Pipeline:
         self._preprocess = Preprocessor(manifest.input)
         self._iou_threshold = parameters.get(NMS_THRESHOLD, NMS_DEFAULT)
         self._class_agnostic = bool(manifest.decoder.parameters.get(registry.CLASS_AGNOSTIC, False))
-        self._max_findings = manifest.max_findings
+        self._finding_options = found.FindingOptions(max_findings=manifest.max_findings)
         self._params = DecoderParams(
             width_px=manifest.input.width_px,
             height_px=manifest.input.height_px,
@@ -113,15 +114,4 @@ class Pipeline:
 
     def _findings(self, candidates: Candidates, geometry: Geometry) -> tuple[Finding, ...]:
         kept = nms.suppress(candidates, iou_threshold=self._iou_threshold, class_agnostic=self._class_agnostic)
-        scores = candidates.scores[kept].tolist()
-        labels = [self._labels[class_id] for class_id in candidates.class_ids[kept].tolist()]
-        if candidates.boxes_xyxy is None:
-            found = [Finding(label=label, score=score) for label, score in zip(labels, scores, strict=True)]
-            return tuple(found[: self._max_findings])
-        boxes = geometry.to_source(candidates.boxes_xyxy[kept]).tolist()
-        found = [
-            Finding(label=label, score=score, box=Box(x1_px=x1, y1_px=y1, x2_px=x2, y2_px=y2))
-            for label, score, (x1, y1, x2, y2) in zip(labels, scores, boxes, strict=True)
-            if x1 < x2 and y1 < y2  # what lies wholly in the letterbox's border is not in the picture
-        ]
-        return tuple(found[: self._max_findings])
+        return found.build(candidates, kept, self._labels, geometry, self._finding_options)
