@@ -14,6 +14,7 @@ from wire.errors import REGISTER, LinesideError
 REPO = Path(__file__).resolve().parents[2]
 SOURCES = sorted(path for room in ("wire", "agent", "fleet") for path in (REPO / room).rglob("*.py"))
 CODE = re.compile(r"[a-z_]+\.[a-z_]+")
+NO_CODES = {"id", "name", "onnx", "pid"}  # columns and file names, such as device.id and model.onnx
 
 
 def codes_in(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -38,11 +39,41 @@ def test_the_search_finds_codes_where_they_are_written() -> None:
     assert [code for _, code in codes_in(ast.parse(source))] == ["a.b", "c.d", "e.f", "g.h"]
 
 
+def words_like_codes_in(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Find strings that begin like a code, wherever they stand; names of events and of columns are not meant."""
+    families = {code.split(".")[0] for code in REGISTER}
+    events = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Dict)
+        for key, value in zip(node.keys, node.values, strict=True)
+        if isinstance(key, ast.Constant) and key.value == "event"
+        for inner in ast.walk(value)
+    }
+    for node in ast.walk(tree):
+        if id(node) in events:
+            continue
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and CODE.fullmatch(node.value):
+            family, _, rest = node.value.partition(".")
+            if family in families and rest not in NO_CODES and not rest.endswith("ed"):
+                yield node.lineno, node.value
+
+
+def codes_of(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    yield from codes_in(tree)
+    yield from words_like_codes_in(tree)
+
+
+def test_a_misspelt_code_is_found_wherever_it_stands() -> None:
+    source = 'bad = _fault("model.crashd", 1)\nKey("device.id")\nlog.info("x", extra={"event": "model.went_on"})'
+    assert [code for _, code in codes_of(ast.parse(source))] == ["model.crashd"]
+
+
 def test_every_code_in_the_source_is_in_the_register() -> None:
     unknown = [
         f"{path.relative_to(REPO)}:{line}: {code}"
         for path in SOURCES
-        for line, code in codes_in(ast.parse(path.read_text(encoding="utf-8")))
+        for line, code in codes_of(ast.parse(path.read_text(encoding="utf-8")))
         if code not in REGISTER
     ]
     assert unknown == []

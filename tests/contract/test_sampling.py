@@ -70,6 +70,12 @@ def test_no_part_falls_below_the_floor_and_the_gate_sample_is_part_of_what_is_ke
         assert draw.kept or draw.u >= plan.gate_rate
 
 
+@pytest.mark.parametrize(("floor", "gate", "pi"), [(0.02, 0.0, 0.02), (0.02, 0.01, 0.02), (0.02, 0.1, 0.1)])
+def test_the_inclusion_probability_is_the_greatest_of_the_rates(floor: float, gate: float, pi: float) -> None:
+    plan = sampling.SamplingPlan(revision=1, salt=SALT, floor_rate=floor, gate_rate=gate)
+    assert sampling.draw(plan, GOLDEN[0][1]).pi == pi
+
+
 def test_a_rate_of_one_keeps_everything() -> None:
     plan = sampling.SamplingPlan(revision=1, salt=SALT, floor_rate=1.0)
     assert all(sampling.draw(plan, inspection).kept for inspection in ids(1000))
