@@ -10,13 +10,37 @@ import msgspec
 
 from wire.ids import Count, Fraction, Name
 from wire.inspection import Finding, LabelText, Utc, Verdict
+from wire.model_input import (
+    BoxSpace,
+    Color,
+    Dtype,
+    ExtraInput,
+    Input,
+    Layout,
+    Resize,
+    Tiling,
+    problems_of_extra_inputs,
+    problems_of_input,
+    problems_of_tiling,
+)
+from wire.rules import (
+    Belongs,
+    Measure,
+    Otherwise,
+    Region,
+    RegionName,
+    Rule,
+    Threshold,
+    ThresholdName,
+    problems_of_rules,
+)
+
+# Offered here too, so that who reads a manifest needs one module.
+__all__ = ["BoxSpace", "Color", "Dtype", "ExtraInput", "Input", "Layout", "Resize", "Tiling"]
 
 FILE_NAME: Final = "manifest.toml"
 MODEL_NAME: Final = "model.onnx"
 GOLDEN_NAME: Final = "golden/expected.json"
-
-Pixels = Annotated[int, msgspec.Meta(ge=1, le=16384)]
-ThresholdName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,62}$(?!\n)")]
 
 
 class Task(enum.StrEnum):
@@ -29,89 +53,17 @@ class Task(enum.StrEnum):
     ANOMALY = "anomaly"
 
 
-class Layout(enum.StrEnum):
-    """Order of the input's axes."""
-
-    NCHW = "NCHW"
-    NHWC = "NHWC"
-
-
-class Color(enum.StrEnum):
-    """Order of the input's channels."""
-
-    BGR = "BGR"
-    RGB = "RGB"
-    GRAY = "GRAY"
-
-
-class Dtype(enum.StrEnum):
-    """Element type of the input."""
-
-    FLOAT32 = "float32"
-    FLOAT16 = "float16"
-    UINT8 = "uint8"
-
-
-class Resize(enum.StrEnum):
-    """How a picture of any size becomes the network's size."""
-
-    STRETCH = "stretch"
-    LETTERBOX_CENTER = "letterbox_center"
-    LETTERBOX_TOP_LEFT = "letterbox_top_left"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Input:
-    """The picture input: element = (pixel * scale - mean) / std, per channel, in the channel order of `color`.
-
-    Args:
-        name: of the graph's input; empty means the only one.
-        pad_value: grey level of the border a letterbox leaves, before scaling.
-    """
-
-    width_px: Pixels
-    height_px: Pixels
-    name: str = ""
-    dtype: Dtype = Dtype.FLOAT32
-    layout: Layout = Layout.NCHW
-    color: Color = Color.BGR
-    resize: Resize = Resize.STRETCH
-    pad_value: Annotated[int, msgspec.Meta(ge=0, le=255)] = 114
-    scale: float = 1.0
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecoderSpec:
-    """Which decoder reads the outputs, with parameters of its own."""
-
-    name: str
-    parameters: dict[str, float | int | str | bool] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Threshold:
-    """A number a recipe may change, within bounds."""
-
-    default: float
-    min: float
-    max: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """When a finding with one of `labels` makes a part NG or UNSURE.
+    """Which decoder reads the outputs, with parameters of its own.
 
     Args:
-        ng_at: name of the threshold from which a finding's score makes the part NG; empty: never.
-        unsure_at: name of the threshold from which it makes the part UNSURE; empty: no such band.
+        boxes_in: `source` where the graph was told the source's size by an extra input and answers in its pixels.
     """
 
-    name: Name
-    labels: Annotated[tuple[LabelText, ...], msgspec.Meta(min_length=1)]
-    ng_at: ThresholdName | None = None
-    unsure_at: ThresholdName | None = None
+    name: str
+    boxes_in: BoxSpace = BoxSpace.NETWORK
+    parameters: dict[str, float | int | str | bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +92,7 @@ class Manifest:
         release: the release counter; a later version of the model has a higher one.
         labels: index = class id of the network.
         minimum_score: name of the threshold under which a classifier's best label makes the part UNSURE.
+        regions: parts of the picture that rules name.
         thresholds: `score` (findings below are dropped) and `nms-iou` (overlap from which boxes are one) have a
             meaning of their own for detectors; rules name the others.
     """
@@ -150,12 +103,15 @@ class Manifest:
     task: Task
     input: Input
     decoder: DecoderSpec
+    extra_inputs: Annotated[tuple[ExtraInput, ...], msgspec.Meta(max_length=16)] = ()
+    tiling: Tiling | None = None
     labels: tuple[LabelText, ...] | None = None
     labels_file: str | None = None
     description: str = ""
     thresholds: dict[ThresholdName, Threshold] = field(default_factory=dict)
     minimum_score: ThresholdName | None = None
-    rules: tuple[Rule, ...] = ()
+    regions: Annotated[dict[RegionName, Region], msgspec.Meta(max_length=64)] = field(default_factory=dict)
+    rules: Annotated[tuple[Rule, ...], msgspec.Meta(max_length=100)] = ()
     max_findings: Annotated[int, msgspec.Meta(ge=1, le=300)] = 100
     limits: Limits = Limits()
     requires: Requires = Requires()
@@ -190,28 +146,38 @@ class GoldenSet:
 
 def problems_of(manifest: Manifest) -> list[tuple[str, str]]:
     """Return what is wrong with a manifest beyond its types, as (key, sentence); empty where nothing is."""
-    found: list[tuple[str, str]] = []
-    channels = 1 if manifest.input.color is Color.GRAY else 3
-    for key, values in (("input.mean", manifest.input.mean), ("input.std", manifest.input.std)):
-        if len(values) not in (1, channels):
-            found.append((key, f"needs 1 or {channels} numbers, has {len(values)}."))
-    if any(value == 0 for value in manifest.input.std):
-        found.append(("input.std", "holds a zero, and the picture is divided by it."))
+    found = problems_of_input(manifest.input)
+    found += problems_of_extra_inputs(manifest.input, manifest.extra_inputs)
+    if manifest.tiling is not None:
+        found += problems_of_tiling(manifest.input, manifest.tiling)
+        found += _problems_of_background(manifest, manifest.tiling)
     if (manifest.labels is None) == (manifest.labels_file is None):
         found.append(("labels", "give either `labels` or `labels_file`."))
-    for name, threshold in manifest.thresholds.items():
-        if not threshold.min <= threshold.default <= threshold.max:
-            found.append((f"thresholds.{name}.default", f"is outside {threshold.min} to {threshold.max}."))
+    found += problems_of_rules(manifest.rules, manifest.regions, manifest.thresholds)
     for index, rule in enumerate(manifest.rules):
-        if rule.ng_at is None and rule.unsure_at is None:
-            found.append((f"rules[{index}].name", "needs `ng_at` or `unsure_at`."))
-        for key, at in (("ng_at", rule.ng_at), ("unsure_at", rule.unsure_at)):
-            if at is not None and at not in manifest.thresholds:
-                found.append((f"rules[{index}].{key}", f"names the threshold {at!r}, which [thresholds] lacks."))
+        if rule.region is not None and manifest.task is Task.CLASSIFY and manifest.tiling is None:
+            found.append((f"rules[{index}].region", "is for findings that have a place; a classifier's have none."))
         unknown = [label for label in rule.labels if manifest.labels is not None and label not in manifest.labels]
         found.extend((f"rules[{index}].labels", f"names {label!r}, which is none of the labels.") for label in unknown)
     if manifest.minimum_score is not None and manifest.minimum_score not in manifest.thresholds:
         found.append(("minimum_score", f"names the threshold {manifest.minimum_score!r}, which [thresholds] lacks."))
+    return found
+
+
+def _problems_of_background(manifest: Manifest, tiling: Tiling) -> list[tuple[str, str]]:
+    """Return what is wrong with the labels of a tiled model that are no finding."""
+    key = "tiling.background_labels"
+    found: list[tuple[str, str]] = []
+    if manifest.task is not Task.CLASSIFY and tiling.background_labels:
+        found.append((key, "are for a classifier; a detector finds things only."))
+    known = manifest.labels if manifest.labels is not None else tiling.background_labels
+    found += [
+        (key, f"names {label!r}, which is none of the labels.")
+        for label in tiling.background_labels
+        if label not in known
+    ]
+    if manifest.task is Task.CLASSIFY and manifest.minimum_score is not None:
+        found.append(("minimum_score", "does not go with [tiling]: a picture of nothing but background has no score."))
     return found
 
 
