@@ -8,11 +8,11 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
 import httpx
-import msgspec
 
 from wire import codec, ids
 from wire.desired import Desired
@@ -49,7 +49,8 @@ class ApiError(LinesideError):
         self.status = status
 
 
-class Problem(msgspec.Struct):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
     """What is used of an `application/problem+json` answer."""
 
     title: str = ""

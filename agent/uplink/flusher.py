@@ -95,6 +95,7 @@ class Flusher:
                 if self._commits >= CHECKPOINT_COMMITS or self._bytes >= CHECKPOINT_BYTES:
                     self._commits = self._bytes = 0
                     self._checkpoint()
+                    outbox_schema.reserve(self._path)
                 self._stop.wait(max(0.0, INTERVAL_S - (time.monotonic() - started)))
         except Exception:
             log.exception("The outbox's flusher ended.", extra={"event": "outbox.flusher_failed"})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
-import logging
 import os
 import sqlite3
 import threading
@@ -22,7 +22,6 @@ from wire.errors import LinesideError
 from wire.inspection import Inspection
 from wire.messages import BODY_OF_LANE, Batch, Entry, Lane, Refusal, SeqRange
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_BYTES_DEFAULT: Final = 512 * 1024 * 1024
@@ -228,7 +227,9 @@ class Outbox:
             bounds = [(first, last) for first, last in bounds if first <= last]
             if not bounds:
                 return 0
-            removed = self._write(lambda: sum(self._rows.remove(lane, first, last) for first, last in bounds), 0)
+            removed = self._write_with_reserve(
+                lambda: sum(self._rows.remove(lane, first, last) for first, last in bounds)
+            )
             for first, last in bounds:
                 self._flights.settle(lane, first, last)
             return removed
@@ -278,6 +279,7 @@ class Outbox:
         self._flights = Flights(self._resend_after_ns)
         self._unchecked_bytes = self._max_bytes
         self._flusher = Flusher(self._path, lambda: self._committed, self._synced, self._lock)
+        schema.reserve(self._path)
         self._flusher.committed(0)  # what an earlier process left may not be durable yet
 
     def _synced(self, flusher: Flusher, marks: Marks) -> None:
@@ -305,6 +307,17 @@ class Outbox:
             self._unchecked_bytes += length
             self._flusher.committed(length)
             return result
+
+    def _write_with_reserve(self, action: Callable[[], T]) -> T:
+        """Run a transaction that makes room; on a full disk it may use the space set aside for this."""
+        try:
+            return self._write(action, 0)
+        except LinesideError as error:
+            if error.code != "storage.full" or not schema.release_reserve(self._path):
+                raise
+            with contextlib.suppress(sqlite3.Error):
+                self._rows.checkpoint()
+            return self._write(action, 0)
 
     def _read(self, action: Callable[[], T]) -> T:
         with self._lock:

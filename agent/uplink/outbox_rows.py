@@ -65,6 +65,10 @@ class Rows:
     def close(self) -> None:
         self._connection.close()
 
+    def checkpoint(self) -> None:
+        """Copy the log to the database as far as possible, so that the log starts from its beginning again."""
+        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
     def used_bytes(self) -> int:
         """Return the bytes of the pages in use."""
         (pages,) = self._connection.execute("PRAGMA page_count").fetchone()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sqlite3
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ SEQ_BITS: Final = 48
 MAX_SEQ: Final = (1 << SEQ_BITS) - 1
 VERSION: Final = 1
 MAX_SET_ASIDE: Final = 3
+RESERVE_BYTES: Final = 4 * 1024 * 1024
 MAX_LOG_BYTES: Final = 16 * 1024 * 1024
 CHECKED_WHOLE_BYTES: Final = 32 * 1024 * 1024
 LANE_NUMBER: Final[dict[Lane, int]] = {
@@ -171,6 +173,30 @@ def read_salvage(path: Path) -> Salvage:
     finally:
         connection.close()
     return Salvage(meta=meta, last_triggers=tuple(triggers))
+
+
+def reserve(path: Path) -> None:
+    """Set some disk space aside while there is plenty: a removal needs room too, and on a full disk there is none."""
+    kept = path.with_name(f"{path.name}.reserve")
+    try:
+        if kept.exists() or shutil.disk_usage(path.parent).free < 2 * RESERVE_BYTES:
+            return
+        descriptor = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        kept.unlink(missing_ok=True)
+        log.warning("No space can be reserved: %s.", error, extra={"event": "outbox.reserve_failed"})
+
+
+def release_reserve(path: Path) -> bool:
+    """Give the reserved space back to the disk; False where there was none."""
+    kept = path.with_name(f"{path.name}.reserve")
+    found = kept.exists()
+    kept.unlink(missing_ok=True)
+    return found
 
 
 def sync_folder(folder: Path) -> None:

@@ -421,6 +421,43 @@ def test_a_full_disk_refuses_the_record_whole_and_the_outbox_goes_on_when_there_
     box.close()
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 12 MiB; needs root."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)], capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_really_full_disk_loses_nothing_that_was_taken_and_settling_goes_on_later(small_disk: Path) -> None:
+    box = opened(small_disk / "o.db")
+    taken = 0
+    codes: list[str] = []
+    while len(codes) < 5:
+        try:
+            box.put_inspection(records.inspection(sequence=taken + 1), line_run="r")
+            taken += 1
+        except LinesideError as error:
+            codes.append(error.code)
+    assert set(codes) == {"storage.full"}
+    assert taken > 50
+    assert box.last_trigger("s1") == ("r", taken)
+    with pytest.raises(LinesideError):
+        box.emit_counters()
+    box.close()
+    again = opened(small_disk / "o.db")
+    batches = drained(again, Lane.INSPECTIONS)
+    assert seqs(batches) == list(range(1, taken + 1))
+    assert sum(settled(again, batch) for batch in batches) == taken
+    again.emit_counters()
+    assert sum(c.count for c in counters_of(drained(again, Lane.COUNTERS))) == taken
+    assert again.put_inspection(records.inspection(), line_run="r") == taken + 1
+    again.close()
+
+
 # Damage
 
 
