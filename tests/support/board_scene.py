@@ -147,10 +147,10 @@ GOOD_WAY = (
 
 
 @contextlib.contextmanager
-def served(stand: Stand) -> Iterator[str]:
+def served(stand: Stand, port: int = 0) -> Iterator[str]:
     """Serve the application on a free port; gives the address."""
     server = uvicorn.Server(
-        uvicorn.Config(stand.app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1)
+        uvicorn.Config(stand.app, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=1)
     )
     thread = threading.Thread(target=server.run, name="test-web", daemon=True)
     thread.start()
