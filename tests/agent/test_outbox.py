@@ -373,6 +373,22 @@ def test_a_full_outbox_pushes_out_the_least_precious_first_and_counts_it(tmp_pat
     again.close()
 
 
+def test_counters_that_gave_way_go_out_again_with_their_whole_count(tmp_path: Path) -> None:
+    box = opened(tmp_path / "o.db", max_bytes=MUCH)
+    for n in range(100):
+        box.put_inspection(records.inspection(judged_at=records.NOON + timedelta(minutes=n)), line_run=None)
+    assert box.emit_counters() == 100
+    last = records.inspection(judged_at=records.NOON + timedelta(days=1))
+    put = 100
+    while not box.stats().dropped_by_lane[Lane.INSPECTIONS]:
+        box.put_inspection(last, line_run=None)
+        put += 1
+    assert box.stats().dropped_by_lane[Lane.COUNTERS] == 100
+    box.emit_counters()
+    assert sum(c.count for c in counters_of(drained(box, Lane.COUNTERS))) == put
+    box.close()
+
+
 def test_events_never_push_out_inspections(tmp_path: Path) -> None:
     box = opened(tmp_path / "o.db", max_bytes=MUCH)
     for _ in range(2000):
