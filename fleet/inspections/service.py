@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, tuple_
+from sqlalchemy import func, text, tuple_
 from sqlmodel import Session, col, select
 
 from fleet.inspections import moments
 from fleet.inspections.absorb import CounterSlice, InspectionSlice
 from fleet.inspections.tables import CounterCell, InspectionRow
 from wire import codec
-from wire.inspection import Inspection, ViewRecord
+from wire.inspection import Inspection, Verdict, ViewRecord
 
 __all__ = ["CounterSlice", "InspectionSlice"]  # ingest finds both halves of the slice here
 _LOOKED_AT_FOR_PICTURES = 64
@@ -88,6 +88,8 @@ def page(
     for column, value in equal.items():
         if value is not None:
             statement = statement.where(column == value)
+    if wanted.verdict not in (None, Verdict.OK):
+        statement = statement.where(text("verdict != 'OK'"))  # literally what the partial index says: SQLite asks so
     if wanted.since is not None:
         statement = statement.where(col(InspectionRow.triggered_at_us) >= moments.to_us(wanted.since))
     if wanted.until is not None:
