@@ -34,6 +34,9 @@ REGISTER: Final[dict[str, ErrorCode]] = {
     "config.missing_extra": ErrorCode(title="A part of Lineside is not installed", exit_status=3, http_status=500),
     "source.unavailable": ErrorCode(title="A picture source cannot be opened", exit_status=4, http_status=502),
     "source.unreadable": ErrorCode(title="A picture source holds no readable picture", exit_status=4, http_status=422),
+    "source.region_outside": ErrorCode(
+        title="The model's region lies outside the picture", exit_status=6, http_status=422
+    ),
     "network.unreachable": ErrorCode(title="The other side cannot be reached", exit_status=4, http_status=502),
     "network.bad_answer": ErrorCode(title="The other side gave an unexpected answer", exit_status=4, http_status=502),
     "network.address_unavailable": ErrorCode(title="An address cannot be listened on", exit_status=4, http_status=500),

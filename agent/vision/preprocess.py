@@ -6,18 +6,46 @@ once with full precision, and each element is the correctly rounded one.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.vision import geometry
-from agent.vision.geometry import Geometry
+from agent.vision.geometry import Geometry, Rect
 from wire.errors import LinesideError
 from wire.manifest import Color, Dtype, Input, Layout, Resize
+from wire.model_input import Interpolation
 
-_ELEMENTS: dict[Dtype, Any] = {Dtype.FLOAT32: np.float32, Dtype.FLOAT16: np.float16, Dtype.UINT8: np.uint8}
+_ELEMENTS: Final[dict[Dtype, Any]] = {Dtype.FLOAT32: np.float32, Dtype.FLOAT16: np.float16, Dtype.UINT8: np.uint8}
+_INTERPOLATIONS: Final[dict[Interpolation, int]] = {
+    Interpolation.LINEAR: cv2.INTER_LINEAR,
+    Interpolation.AREA: cv2.INTER_AREA,
+    # OpenCV's plain INTER_NEAREST takes the pixel at the corner, up to half a source pixel from where boxes are.
+    Interpolation.NEAREST: cv2.INTER_NEAREST_EXACT,
+    Interpolation.CUBIC: cv2.INTER_CUBIC,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    """Everything for pictures of one size: views of memory that is kept.
+
+    Args:
+        placed: where the picture goes.
+        tensor: (batch, ...) as the network takes it.
+        canvas: (height, width, 3), the network's input in 8 bit.
+        scaled: the part of the canvas the picture is scaled into; of a crop, the picture the canvas is the middle of.
+    """
+
+    placed: Geometry
+    tensor: NDArray[Any]
+    canvas: NDArray[np.uint8]
+    scaled: NDArray[np.uint8]
+    planes: list[NDArray[np.uint8]]
+    mixed: NDArray[np.uint8]
 
 
 class Preprocessor:
@@ -25,87 +53,136 @@ class Preprocessor:
 
     Args:
         spec: the manifest's input.
+        batch: pictures in one tensor.
 
     Raises:
         LinesideError: `model.manifest_invalid` where the values do not fit the element type.
     """
 
-    def __init__(self, spec: Input) -> None:
+    def __init__(self, spec: Input, *, batch: int = 1) -> None:
         self._spec = spec
-        channels = 1 if spec.color is Color.GRAY else 3
-        height, width = spec.height_px, spec.width_px
-        shape = (1, channels, height, width) if spec.layout is Layout.NCHW else (1, height, width, channels)
-        self._tensor: NDArray[Any] = np.empty(shape, dtype=_ELEMENTS[spec.dtype])
-        self._canvas = np.empty((height, width, 3), dtype=np.uint8)
-        self._planes = [np.empty((height, width), dtype=np.uint8) for _ in range(channels)]
-        self._mixed = np.empty((height, width, 3), dtype=np.uint8)
-        self._tables = _tables(spec, channels)
-        self._geometry: Geometry | None = None
+        self._batch = batch
+        self._channels = 1 if spec.color is Color.GRAY else 3
+        pixels = spec.height_px * spec.width_px
+        # Zeros, so that the unused end of a fixed batch holds numbers too.
+        self._elements: NDArray[Any] = np.zeros(batch * self._channels * pixels, dtype=_ELEMENTS[spec.dtype])
+        self._canvas_pixels = np.empty(pixels * 3, dtype=np.uint8)
+        self._plane_pixels = [np.empty(pixels, dtype=np.uint8) for _ in range(self._channels)]
+        self._mixed_pixels = np.empty(pixels * 3 if spec.color is Color.RGB else 0, dtype=np.uint8)
+        self._interpolation = _INTERPOLATIONS[spec.interpolation]
+        self._tables = _tables(spec, self._channels)
+        self._table = None if self._tables is None else np.stack(self._tables, axis=-1)[np.newaxis]
+        self._tensor: NDArray[Any] | None = None
+        self._prepared: _Prepared | None = None
 
     def __call__(self, image_bgr: NDArray[np.uint8]) -> tuple[NDArray[Any], Geometry]:
-        """Return the tensor, which the next call overwrites, and where the picture lies in it.
+        """Return the tensor with a picture in its first row, which the next call overwrites, and where its region lies.
 
         Args:
             image_bgr: (H, W, 3) uint8.
 
         Raises:
-            LinesideError: `source.unreadable` where the array is no such picture.
+            LinesideError: `source.unreadable` where the array is no such picture, `source.region_outside`.
         """
-        if image_bgr.ndim != 3 or image_bgr.shape[2] != 3 or image_bgr.dtype != np.uint8 or image_bgr.size == 0:
-            raise LinesideError(
-                "source.unreadable",
-                f"A picture must be (height, width, 3) of 8-bit values; this is {image_bgr.shape} {image_bgr.dtype}.",
-            )
-        placed = self._place(image_bgr.shape[1], image_bgr.shape[0])
-        rows = slice(placed.top_px, placed.top_px + placed.height_px)
-        columns = slice(placed.left_px, placed.left_px + placed.width_px)
-        size = (placed.width_px, placed.height_px)
-        cv2.resize(image_bgr, size, dst=self._canvas[rows, columns], interpolation=cv2.INTER_LINEAR)
-        if self._spec.layout is Layout.NCHW or self._spec.color is Color.GRAY:
-            self._fill_planes()
-        else:
-            self._fill_mixed()
-        return self._tensor, placed
+        check_picture(image_bgr)
+        height, width = image_bgr.shape[:2]
+        prepared = self._prepared
+        if prepared is None or (prepared.placed.source_width_px, prepared.placed.source_height_px) != (width, height):
+            looked_at = geometry.region_of(self._spec.region, source_width_px=width, source_height_px=height)
+            prepared = self._prepare(looked_at, width, height)
+        region = prepared.placed.region
+        self._fill(prepared, 0, image_bgr if region is None else region.of(image_bgr))
+        return prepared.tensor, prepared.placed
 
-    def _place(self, source_width_px: int, source_height_px: int) -> Geometry:
-        known = self._geometry
-        if known and (known.source_width_px, known.source_height_px) == (source_width_px, source_height_px):
-            return known
+    def fill(self, slot: int, image_bgr: NDArray[np.uint8]) -> Geometry:
+        """Place a whole picture (a tile) in one row of the batch; all pictures of a batch have one size.
+
+        Args:
+            image_bgr: (H, W, 3) uint8, may be a view.
+        """
+        height, width = image_bgr.shape[:2]
+        prepared = self._prepared
+        if prepared is None or (prepared.placed.source_width_px, prepared.placed.source_height_px) != (width, height):
+            whole = Rect(left_px=0, top_px=0, width_px=width, height_px=height)
+            prepared = self._prepare(whole, width, height)
+        self._fill(prepared, slot, image_bgr)
+        return prepared.placed
+
+    def tensor(self, count: int) -> NDArray[Any]:
+        """Return the first `count` rows that `fill` has filled."""
+        if self._prepared is None:
+            raise ValueError("nothing has been filled")
+        return self._prepared.tensor[:count]
+
+    def _prepare(self, region: Rect, source_width_px: int, source_height_px: int) -> _Prepared:
         spec = self._spec
-        self._geometry = geometry.place(
-            spec.resize,
-            source_width_px=source_width_px,
-            source_height_px=source_height_px,
-            width_px=spec.width_px,
-            height_px=spec.height_px,
-        )
-        if spec.resize is not Resize.STRETCH:
-            self._canvas.fill(spec.pad_value)
-        return self._geometry
-
-    def _fill_planes(self) -> None:
-        color = self._spec.color
-        if color is Color.GRAY:
-            cv2.cvtColor(self._canvas, cv2.COLOR_BGR2GRAY, dst=self._planes[0])
+        placed = geometry.place_input(spec, region, source_width_px=source_width_px, source_height_px=source_height_px)
+        height, width = placed.network_height_px or spec.height_px, placed.network_width_px or spec.width_px
+        pixels = height * width
+        shape = (self._channels, height, width) if spec.layout is Layout.NCHW else (height, width, self._channels)
+        canvas = self._canvas_pixels[: pixels * 3].reshape(height, width, 3)
+        if spec.resize is Resize.CROP_CENTER:
+            scaled = np.empty((placed.height_px, placed.width_px, 3), dtype=np.uint8)
+            canvas = scaled[-placed.top_px :, -placed.left_px :][:height, :width]
         else:
-            cv2.split(self._canvas, self._planes)
-        in_order = self._planes[::-1] if color is Color.RGB else self._planes
+            canvas.fill(spec.pad_value)
+            scaled = canvas[placed.top_px :, placed.left_px :][: placed.height_px, : placed.width_px]
+        if self._tensor is None or self._tensor.shape[1:] != shape:
+            self._tensor = self._elements[: self._batch * self._channels * pixels].reshape(self._batch, *shape)
+        self._prepared = _Prepared(
+            placed=placed,
+            tensor=self._tensor,
+            canvas=canvas,
+            scaled=scaled,
+            planes=[plane[:pixels].reshape(height, width) for plane in self._plane_pixels],
+            mixed=self._mixed_pixels[: pixels * 3].reshape(height, width, 3) if self._mixed_pixels.size else canvas,
+        )
+        return self._prepared
+
+    def _fill(self, prepared: _Prepared, slot: int, image_bgr: NDArray[np.uint8]) -> None:
+        size = (prepared.placed.width_px, prepared.placed.height_px)
+        cv2.resize(image_bgr, size, dst=prepared.scaled, interpolation=self._interpolation)
+        if self._spec.layout is Layout.NCHW or self._spec.color is Color.GRAY:
+            self._fill_planes(prepared, prepared.tensor[slot])
+        else:
+            self._fill_mixed(prepared, prepared.tensor[slot])
+
+    def _fill_planes(self, prepared: _Prepared, row: NDArray[Any]) -> None:
+        color, planes = self._spec.color, prepared.planes
+        if color is Color.GRAY:
+            cv2.cvtColor(prepared.canvas, cv2.COLOR_BGR2GRAY, dst=planes[0])
+        else:
+            cv2.split(prepared.canvas, planes)
+        in_order = planes[::-1] if color is Color.RGB else planes
         for channel, plane in enumerate(in_order):
-            into = self._tensor[0, channel] if self._spec.layout is Layout.NCHW else self._tensor[0, :, :, channel]
+            into = row[channel] if self._spec.layout is Layout.NCHW else row[:, :, channel]
             if self._tables is None:
                 np.copyto(into, plane)
             else:
                 cv2.LUT(plane, self._tables[channel], dst=_as_opencv(into))
 
-    def _fill_mixed(self) -> None:
-        mixed = self._canvas
+    def _fill_mixed(self, prepared: _Prepared, row: NDArray[Any]) -> None:
+        mixed = prepared.canvas
         if self._spec.color is Color.RGB:
-            cv2.cvtColor(self._canvas, cv2.COLOR_BGR2RGB, dst=self._mixed)
-            mixed = self._mixed
-        if self._tables is None:
-            np.copyto(self._tensor[0], mixed)
+            mixed = prepared.mixed
+            cv2.cvtColor(prepared.canvas, cv2.COLOR_BGR2RGB, dst=mixed)
+        if self._table is None:
+            np.copyto(row, mixed)
         else:
-            cv2.LUT(mixed, np.stack(self._tables, axis=-1)[np.newaxis], dst=_as_opencv(self._tensor[0]))
+            cv2.LUT(mixed, self._table, dst=_as_opencv(row))
+
+
+def check_picture(image_bgr: NDArray[np.uint8]) -> None:
+    """Refuse what is no picture.
+
+    Raises:
+        LinesideError: `source.unreadable` where the array is not (H, W, 3) uint8.
+    """
+    if image_bgr.ndim != 3 or image_bgr.shape[2] != 3 or image_bgr.dtype != np.uint8 or image_bgr.size == 0:
+        raise LinesideError(
+            "source.unreadable",
+            f"A picture must be (height, width, 3) of 8-bit values; this is {image_bgr.shape} {image_bgr.dtype}.",
+        )
 
 
 def _tables(spec: Input, channels: int) -> list[NDArray[Any]] | None:

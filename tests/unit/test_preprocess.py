@@ -28,8 +28,10 @@ def reference(image: NDArray[np.uint8], spec: Input) -> NDArray[np.float64]:
     )
     canvas = np.full((spec.height_px, spec.width_px, 3), spec.pad_value, dtype=np.uint8)
     resized = cv2.resize(image, (placed.width_px, placed.height_px), interpolation=cv2.INTER_LINEAR)
-    for row, column in itertools.product(range(placed.height_px), range(placed.width_px)):
-        canvas[placed.top_px + row, placed.left_px + column] = resized[row, column]
+    for row, column in itertools.product(range(spec.height_px), range(spec.width_px)):
+        from_row, from_column = row - placed.top_px, column - placed.left_px
+        if 0 <= from_row < placed.height_px and 0 <= from_column < placed.width_px:
+            canvas[row, column] = resized[from_row, from_column]
     if spec.color is Color.GRAY:
         pixels = cv2.cvtColor(canvas, cv2.COLOR_BGR2GRAY)[:, :, np.newaxis]
     else:
