@@ -59,6 +59,9 @@ class Reason(enum.StrEnum):
     IN_UNSURE_BAND = "in_unsure_band"
     LOW_SCORE = "low_score"
     RULE_FIRED = "rule_fired"
+    COUNT_UNSURE = "count_unsure"
+    COUNT_WRONG = "count_wrong"
+    NOT_CALIBRATED = "not_calibrated"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

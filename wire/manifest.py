@@ -23,20 +23,23 @@ from wire.model_input import (
     problems_of_input,
     problems_of_tiling,
 )
-from wire.rules import (
-    Belongs,
-    Measure,
-    Otherwise,
-    Region,
-    RegionName,
-    Rule,
-    Threshold,
-    ThresholdName,
-    problems_of_rules,
-)
+from wire.rules import Region, RegionName, Rule, Threshold, ThresholdName, problems_of_rules
 
 # Offered here too, so that who reads a manifest needs one module.
-__all__ = ["BoxSpace", "Color", "Dtype", "ExtraInput", "Input", "Layout", "Resize", "Tiling"]
+__all__ = [
+    "BoxSpace",
+    "Color",
+    "Dtype",
+    "ExtraInput",
+    "Input",
+    "Layout",
+    "Region",
+    "Resize",
+    "Rule",
+    "Threshold",
+    "ThresholdName",
+    "Tiling",
+]
 
 FILE_NAME: Final = "manifest.toml"
 MODEL_NAME: Final = "model.onnx"

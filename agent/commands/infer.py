@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
     from agent.capture.feed import Feed
     from agent.capture.frame import Ended, NoFrame
-    from agent.inspection import judge
+    from agent.inspection import judge, regions
     from agent.vision.runtime import RuntimeOptions
 
     cv2.setNumThreads(1)
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
                 continue
             with taken:
                 look = pipeline.look(taken.frame.image_bgr)
-                judgement = judge.judge(look.findings, rules)
+                judgement = judge.judge(look.findings, rules, regions.size_of(taken.frame.image_bgr))
             findings = look.findings if isinstance(look.findings, tuple) else ()
             labels.update(finding.label for finding in findings)
             verdicts[judgement.verdict] += 1
@@ -125,7 +125,7 @@ def _json_line(
         "score": judgement.score,
         "reason": judgement.reason,
         "rule": judgement.fired or None,
-        "detail": None if isinstance(look.findings, tuple) else look.findings.reason,
+        "detail": judgement.why or None,
         "findings": [
             {"label": finding.label, "score": round(finding.score, 6), "box_xyxy_px": _box(finding)}
             for finding in findings

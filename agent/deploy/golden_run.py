@@ -60,7 +60,7 @@ def run(folder: Path, digest: str, *, provider: str, threads: int) -> Measured:
         LinesideError: the codes of `agent.vision.runtime.load`, `model.golden_mismatch`, `model.unusable_output`,
             `model.too_slow`, `model.out_of_memory`, or `storage.corrupt` where the folder is not the version asked for.
     """
-    from agent.inspection import judge
+    from agent.inspection import judge, regions
     from agent.vision import candidates, pipeline, runtime
 
     found = package.read_folder(folder)
@@ -80,7 +80,7 @@ def run(folder: Path, digest: str, *, provider: str, threads: int) -> Measured:
         if number < len(golden_set.samples):
             sentence = golden.difference(
                 golden_set.samples[number],
-                judge.judge(findings, rules).verdict,
+                judge.judge(findings, rules, regions.size_of(picture)).verdict,
                 findings,
                 golden_set.tolerance,
                 parameters.get(pipeline.SCORE_THRESHOLD),

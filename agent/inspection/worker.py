@@ -18,7 +18,7 @@ from agent.capture import encode
 from agent.capture.feed import Feed, Lease
 from agent.capture.frame import Ended, Frame, NoFrame, TimeClass
 from agent.clock import Clock
-from agent.inspection import account, judge
+from agent.inspection import account, judge, regions
 from agent.inspection.pairing import Pairing, pair
 from agent.inspection.setup import StationSetup, ViewSetup
 from agent.inspection.tally import Tally
@@ -285,7 +285,7 @@ class StationWorker:
             record = dataclasses.replace(record, reason=Reason.RUNTIME_ERROR)
             return _Seen(record=record, judgement=_none(Reason.RUNTIME_ERROR), frame=frame)
         started_ns = self._clock.monotonic_ns()
-        judgement = judge.judge(look.findings, rules)
+        judgement = judge.judge(look.findings, rules, regions.size_of(frame.image_bgr))
         timings = Timings(
             retrieve=retrieve_ms,
             preprocess=look.preprocess_ms,
