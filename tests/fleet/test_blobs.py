@@ -157,26 +157,34 @@ def test_what_a_killed_upload_left_is_swept_once_it_is_old(tmp_path: Path) -> No
 
 
 def test_kill_minus_nine_during_uploads_leaves_no_half_blob(tmp_path: Path) -> None:
-    """A writer is killed at different moments; whatever stands under a digest afterwards has that digest."""
+    """A writer is killed at several moments, also the very moment a blob appears; what stands there is whole."""
     program = (
         "import sys, hashlib, os, pathlib\n"
         "from fleet.blobs.store import FolderBlobs\n"
         "store = FolderBlobs(pathlib.Path(sys.argv[1]), 10**9)\n"
+        "data = os.urandom(32_000_000)\n"
+        "pieces = [data[at:at + 65536] for at in range(0, len(data), 65536)]\n"
         "print('ready', flush=True)\n"
-        "while True:\n"
-        "    data = os.urandom(3_000_000)\n"
-        "    pieces = [data[at:at + 65536] for at in range(0, len(data), 65536)]\n"
-        "    store.put(hashlib.sha256(data).hexdigest(), len(data), pieces)\n"
+        "store.put(hashlib.sha256(data).hexdigest(), len(data), pieces)\n"
+        "print('done', flush=True)\n"
     )
-    for pause_s in (0.013, 0.029, 0.041, 0.067, 0.09):
+
+    def stored() -> list[Path]:
+        return [path for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "incoming"]
+
+    for pause_s in (0.005, 0.02, 0.05, None):
         writer = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE)
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"ready\n"
-        time.sleep(pause_s)
+        if pause_s is not None:
+            time.sleep(pause_s)
+        else:
+            before = len(stored())
+            while len(stored()) == before:
+                assert writer.poll() is None
         writer.send_signal(signal.SIGKILL)
         writer.wait()
         writer.stdout.close()
-    stored = [path for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "incoming"]
-    assert stored
-    for path in stored:
+    assert stored()
+    for path in stored():
         assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name

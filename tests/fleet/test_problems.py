@@ -46,7 +46,9 @@ def test_every_code_of_the_register_becomes_a_problem(code: str) -> None:
     def fail() -> None:
         raise LinesideError(code, "It failed.", "Do this.")
 
-    check(TestClient(one).get("/"), REGISTER[code].http_status, code)
+    answer = TestClient(one).get("/")
+    check(answer, REGISTER[code].http_status, code)
+    assert (answer.json()["detail"], answer.json()["next_step"]) == ("It failed.", "Do this.")
 
 
 def test_an_unexpected_error_is_logged_in_full_and_told_in_general(
