@@ -6,12 +6,14 @@ import logging
 import platform
 import threading
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 import cv2
 import onnxruntime
 
 from agent import identity
+from agent.capture.encode import PictureKeeper
 from agent.capture.feed import Feed
 from agent.capture.folder import FolderSource
 from agent.capture.frame import Source, SourceInfo
@@ -23,12 +25,13 @@ from agent.deploy.journal import Journal
 from agent.deploy.runner import Runner
 from agent.deploy.store import Store
 from agent.desired import DesiredKeeper
-from agent.health import time_quality
+from agent.health import cores, time_quality
 from agent.health.probes import Probes
 from agent.health.reporter import HIGH_WATER_KEY, Overview, Reporter
+from agent.inspection.records import TimeQuality
 from agent.inspection.setup import StationSetup, ViewSetup
 from agent.inspection.stations import Stations
-from agent.inspection.worker import StationWorker, TimeQuality
+from agent.inspection.worker import StationWorker
 from agent.keeper import Keeper
 from agent.line.each_frame import EachFrame
 from agent.line.simulated import SimulatedController
@@ -53,6 +56,7 @@ log = logging.getLogger(__name__)
 _BOOT_KEY: Final = "boot"
 _SALT_KEY: Final = "sampling_salt"
 _JOIN_TIMEOUT_S: Final = 5.0
+_MOST_THREADS: Final = 4
 _MIB: Final = 1024 * 1024
 
 
@@ -102,10 +106,13 @@ class Agent:
         self._pictures = PictureUploader(
             data_dir / "pictures", self._api, self._clock, max_bytes=settings.outbox.pictures_max_mb * _MIB
         )
+        self._keeper_of_pictures = PictureKeeper(self._pictures)
         self._feeds: dict[str, dict[str, Feed]] = {}
         self._lines: list[Line] = []
         self._stations = {station.id: self._station(station) for station in settings.stations}
-        options = RuntimeOptions(threads=settings.runtime.threads, provider=settings.runtime.provider)
+        options = RuntimeOptions(
+            threads=settings.runtime.threads, provider=settings.runtime.provider, cache_dir=data_dir / "cache"
+        )
         self._models = Stations(self._stations, options, self._deployment_of)
         self._store = Store(data_dir / "models")
         self._link = Link(
@@ -142,7 +149,11 @@ class Agent:
             poll_interval_s=settings.fleet.poll_interval_s,
         )
         self._threads = [
-            *(Worker(f"station-{name}", worker.run) for name, worker in self._stations.items()),
+            *(
+                Worker(f"station-{name}-{number}", partial(worker.run, number=number))
+                for name, worker in self._stations.items()
+                for number in range(worker.thread_count)
+            ),
             Worker("keeper", self._keeper.run),
         ]
         self._reporter = Reporter(
@@ -181,6 +192,7 @@ class Agent:
         for feeds in self._feeds.values():
             for feed in feeds.values():
                 feed.close()
+        self._keeper_of_pictures.close()
         self._pictures.stop(_JOIN_TIMEOUT_S)
         self._link.stop(_JOIN_TIMEOUT_S)
         self._api.close()
@@ -201,10 +213,11 @@ class Agent:
             time_classes={view: info.time_class for view, info in opened.items()},
             setup=_first_setup(station, self._sampling_salt()),
             outbox=self._outbox,
-            pictures=self._pictures,
+            pictures=self._keeper_of_pictures,
             mint=self._mint,
             clock=self._clock,
             time_quality=self._time_quality,
+            thread_count=_thread_count(self._settings, station),
         )
 
     def _line(self, station: StationSettings) -> Line:
@@ -291,6 +304,13 @@ def _source(name: str, source: SourceSettings) -> Source:
     if source.kind == "video":
         return VideoSource(source.path or "", name, every_nth=source.every_nth)
     return FolderSource(source.path or "", name, every_nth=source.every_nth)
+
+
+def _thread_count(settings: Settings, station: StationSettings) -> int:
+    """Parts of a line come one at a time; frames of a clip keep all cores busy."""
+    if settings.runtime.station_threads is not None:
+        return settings.runtime.station_threads
+    return min(cores.usable(), _MOST_THREADS) if station.line.kind == "each_frame" else 1
 
 
 def _first_setup(station: StationSettings, salt: str) -> StationSetup:

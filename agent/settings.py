@@ -58,9 +58,16 @@ class MqttSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeSettings:
-    """How models are run."""
+    """How models are run.
+
+    Args:
+        threads: for one operator; more than one pays only for big graphs (`lineside model bench` tells).
+        station_threads: how many parts one station may have in work; by default 1 for a line, all usable cores (at
+            most 4) for clips.
+    """
 
     threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    station_threads: Annotated[int, msgspec.Meta(ge=1, le=16)] | None = None
     provider: str = "CPUExecutionProvider"
 
 

@@ -17,11 +17,12 @@ _FILE_NAME: Final = "status.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StationStatus:
-    """One station since the agent started."""
+    """One station since the agent started; `steps_ms` holds p50 and p99 of each pipeline step."""
 
     health: StationHealth
     ready: bool
     verdicts: dict[str, int] = field(default_factory=dict)
+    steps_ms: dict[str, tuple[float, float]] = field(default_factory=dict)
     missed: int = 0
     unrecorded: int = 0
 

@@ -56,6 +56,7 @@ class Reason(enum.StrEnum):
     UNUSABLE_OUTPUT = "unusable_output"
     RUNTIME_ERROR = "runtime_error"
     MISSING_VIEW = "missing_view"
+    NOT_RECORDED = "not_recorded"
     IN_UNSURE_BAND = "in_unsure_band"
     LOW_SCORE = "low_score"
     RULE_FIRED = "rule_fired"

@@ -1,17 +1,28 @@
-"""Pictures as files: the form in which a kept frame is stored and sent."""
+"""Kept pictures: encoded on a thread of their own while the model runs, and spooled for the fleet."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import Final
+import logging
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.capture.frame import Frame
 from wire.errors import LinesideError
 
+log = logging.getLogger(__name__)
+
 JPEG_QUALITY: Final = 90
+
+
+class Spool(Protocol):
+    """Where encoded pictures wait for the fleet."""
+
+    def offer(self, digest: str, data: bytes) -> bool: ...
 
 
 def jpeg(image_bgr: NDArray[np.uint8]) -> tuple[bytes, str]:
@@ -31,3 +42,27 @@ def jpeg(image_bgr: NDArray[np.uint8]) -> tuple[bytes, str]:
         raise LinesideError("source.unreadable", f"A picture of shape {image_bgr.shape} cannot be encoded.")
     content = data.tobytes()
     return content, hashlib.sha256(content).hexdigest()
+
+
+class PictureKeeper:
+    """Whether a part's picture is kept is drawn before it is judged, so encoding runs beside the model."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
+
+    def keep(self, frame: Frame) -> Future[str | None]:
+        """Encode and spool a frame; its digest, or None where there was no room for it."""
+        return self._pool.submit(self._keep, frame)
+
+    def close(self) -> None:
+        """Finish what was begun."""
+        self._pool.shutdown()
+
+    def _keep(self, frame: Frame) -> str | None:
+        try:
+            data, digest = jpeg(frame.image_bgr)
+        except (LinesideError, cv2.error) as error:
+            log.warning("A picture of %s was not kept: %s", frame.camera, error, extra={"event": "picture.dropped"})
+            return None
+        return digest if self._spool.offer(digest, data) else None

@@ -1,7 +1,7 @@
-"""The feed of one view: hands frames to whoever judges, and accounts for each one.
+"""The feed of one view: a thread of its own reads the source, and each frame is accounted for.
 
-Files are pulled: a frame is read when it is taken, under a lock. Live sources are pushed: a named thread reads them,
-whether or not anybody takes. Policies for live sources:
+Recorded sources (files) wait for those who take: one frame is decoded ahead, so that decoding runs beside the judging,
+and no frame is ever dropped. Live sources wait for nobody; their policy says which frame goes when nobody takes:
 
 - `latest`: a mailbox of one frame; the newest replaces an older one, which is counted as dropped ("replaced").
 - `every`: a queue; when it is full the frame that arrives is counted as dropped ("overflow"), so that the parts in the
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 Policy = Literal["latest", "every"]
 CAPACITY_DEFAULT: Final = 8
+_READ_AHEAD: Final = 1
 _READ_TIMEOUT_S: Final = 0.5
 _CLOSE_TIMEOUT_S: Final = 3.0
 
@@ -85,7 +86,7 @@ class Feed:
 
     Args:
         source: opened and closed by this feed.
-        policy: for live sources; a file gives every frame, at the pace of those who take.
+        policy: for live sources.
         capacity: frames that `every` lets wait.
     """
 
@@ -93,10 +94,10 @@ class Feed:
         self._source = source
         self._policy = policy
         self._capacity = 1 if policy == "latest" else capacity
-        self._pull_lock = threading.Lock()
+        self._live = True
         self._changed = threading.Condition()
-        self._queue: deque[Frame] = deque()
-        self._frames_in = self._used = self._not_triggered = self._leased = 0
+        self._queue: deque[Frame | NoFrame] = deque()
+        self._frames_in = self._used = self._not_triggered = self._leased = self._waiting = 0
         self._dropped: Counter[str] = Counter()
         self._trouble = ""
         self._ended = False
@@ -104,20 +105,33 @@ class Feed:
         self.worker: Worker | None = None
 
     def open(self) -> SourceInfo:
-        """Open the source; a live one is read from now on, by the thread `worker`.
+        """Open the source; it is read from now on, by the thread `worker`.
 
         Raises:
             LinesideError: `source.unavailable` or `source.unreadable`.
         """
         info = self._source.open()
-        if info.live:
-            self.worker = Worker(f"capture-{info.camera}", self._read)
-            self.worker.start()
+        self._live = info.live
+        if not info.live:
+            self._capacity = _READ_AHEAD
+        self.worker = Worker(f"capture-{info.camera}", self._read)
+        self.worker.start()
         return info
 
     def take(self, timeout_s: float) -> Lease | NoFrame | Ended:
         """Return the next frame; NoFrame, with the source's own trouble if it has any, when none came in time."""
-        return self._pull(timeout_s) if self.worker is None else self._wait(timeout_s)
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._queue or self._ended, timeout_s):
+                return NoFrame(reason=self._trouble or f"no frame within {timeout_s:g} s")
+            if not self._queue:
+                return Ended()
+            answer = self._queue.popleft()
+            self._changed.notify_all()
+            if isinstance(answer, NoFrame):
+                return answer
+            self._waiting -= 1
+            self._leased += 1
+            return Lease(answer, self)
 
     def counts(self) -> FrameCounts:
         """Return the accounts; they add up at any moment."""
@@ -127,7 +141,7 @@ class Feed:
                 used=self._used,
                 not_triggered=self._not_triggered,
                 dropped=dict(self._dropped),
-                waiting=len(self._queue) + self._leased,
+                waiting=self._waiting + self._leased,
             )
 
     def close(self) -> None:
@@ -136,40 +150,15 @@ class Feed:
             if self._closed:
                 return
             self._closed = self._ended = True
-            if self._queue:
-                self._dropped["closed"] += len(self._queue)
-                self._queue.clear()
+            if self._waiting:
+                self._dropped["closed"] += self._waiting
+            self._waiting = 0
+            self._queue.clear()
             self._changed.notify_all()
         if self.worker is not None and not self.worker.join(_CLOSE_TIMEOUT_S):
             log.warning("%s does not come back from its source.", self.worker.name, extra={"event": "capture.stuck"})
             return
-        with self._pull_lock:
-            self._source.close()
-
-    def _pull(self, timeout_s: float) -> Lease | NoFrame | Ended:
-        with self._pull_lock:
-            if self._ended:
-                return Ended()
-            answer = self._source.read(timeout_s)
-        with self._changed:
-            if isinstance(answer, Ended):
-                self._ended = True
-                return answer
-            self._frames_in += 1
-            if isinstance(answer, NoFrame):
-                self._dropped["unreadable"] += 1
-                return answer
-            self._leased += 1
-            return Lease(answer, self)
-
-    def _wait(self, timeout_s: float) -> Lease | NoFrame | Ended:
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._queue or self._ended, timeout_s):
-                return NoFrame(reason=self._trouble or f"no frame within {timeout_s:g} s")
-            if not self._queue:
-                return Ended()
-            self._leased += 1
-            return Lease(self._queue.popleft(), self)
+        self._source.close()
 
     def _read(self, worker: Worker) -> None:
         while not worker.stop.is_set():
@@ -184,7 +173,10 @@ class Feed:
                     self._ended = True
                     self._changed.notify_all()
                     return
-                self._accept(answer)
+                if self._live:
+                    self._accept(answer)
+                else:
+                    self._accept_recorded(answer, worker)
 
     def _accept(self, answer: Frame | NoFrame) -> None:
         self._trouble = answer.reason if isinstance(answer, NoFrame) else ""
@@ -193,14 +185,32 @@ class Feed:
         self._frames_in += 1
         if self._closed:
             self._dropped["closed"] += 1
-        elif len(self._queue) < self._capacity:
+        elif self._waiting < self._capacity:
             self._queue.append(answer)
+            self._waiting += 1
         elif self._policy == "latest":
             self._queue[0] = answer
             self._dropped["replaced"] += 1
         else:
             self._dropped["overflow"] += 1
         self._changed.notify()
+
+    def _accept_recorded(self, answer: Frame | NoFrame, worker: Worker) -> None:
+        """Wait until there is room; what cannot be read is told to whoever takes, in its place."""
+        self._frames_in += 1
+        if isinstance(answer, NoFrame):
+            self._dropped["unreadable"] += 1
+        else:
+            self._waiting += 1
+        while len(self._queue) >= self._capacity and not self._closed:
+            worker.beat()
+            self._changed.wait(_READ_TIMEOUT_S)
+        if not self._closed:
+            self._queue.append(answer)
+            self._changed.notify()
+        elif isinstance(answer, Frame) and self._waiting:
+            self._dropped["closed"] += 1
+            self._waiting -= 1
 
     def _settle(self, *, used: bool) -> None:
         with self._changed:

@@ -146,8 +146,8 @@ class Reporter:
         percentiles = worker.tally.percentiles_ms()
         return StationHealth(
             station=station,
-            triggers=worker.tally.received + worker.tally.missed,
-            verdicts=worker.tally.answered + worker.tally.missed,
+            triggers=worker.tally.received + worker.missed_count,
+            verdicts=worker.tally.answered + worker.missed_count,
             frames_in=sum(count.frames_in for count in counts),
             frames_used=sum(count.used for count in counts),
             frames_not_triggered=sum(count.not_triggered for count in counts),
@@ -164,7 +164,8 @@ class Reporter:
                 health=self._station(name),
                 ready=worker.setup.ready,
                 verdicts=worker.tally.verdicts,
-                missed=worker.tally.missed,
+                steps_ms=worker.tally.step_percentiles_ms(),
+                missed=worker.missed_count,
                 unrecorded=worker.tally.unrecorded,
             )
             for name, worker in self._workers.items()

@@ -8,7 +8,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Final
 
-from agent.inspection.worker import TimeQuality
+from agent.inspection.records import TimeQuality
 from wire.inspection import TimeSource
 
 # A clock before the release of this software is wrong, whatever it says.

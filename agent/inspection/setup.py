@@ -12,13 +12,22 @@ from wire.sampling import SamplingPlan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewSetup:
-    """One view's model, ready to run; `pipeline` is None until a version of the model is active."""
+    """One view's model, ready to run.
+
+    Args:
+        pipelines: one for each thread of the station, all on the same session; empty until a version is active.
+    """
 
     view: str
     model: str
-    pipeline: Pipeline | None = None
+    pipelines: tuple[Pipeline, ...] = ()
     rules: JudgeRules | None = None
     deployment_id: str | None = None
+
+    @property
+    def digest(self) -> str | None:
+        """The version being inferred with, as the session knows it; None where none is."""
+        return self.pipelines[0].digest if self.pipelines else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,4 +41,4 @@ class StationSetup:
     @property
     def ready(self) -> bool:
         """Whether every view has a model."""
-        return all(view.pipeline is not None for view in self.views)
+        return all(view.pipelines for view in self.views)

@@ -62,7 +62,7 @@ class Stations:
         done: list[tuple[StationWorker, StationSetup]] = []
         try:
             setups = {
-                station: self._with_model(worker.setup, loaded)
+                station: self._with_model(worker.setup, loaded, worker.thread_count)
                 for station, worker in self._workers.items()
                 if any(view.model == name for view in worker.setup.views)
             }
@@ -85,10 +85,7 @@ class Stations:
     def inferring(self, model: str) -> str | None:
         """Return the digest of the session that every view of this model infers with; None where they differ."""
         digests = {
-            view.pipeline.digest if view.pipeline is not None else None
-            for worker in self._workers.values()
-            for view in worker.setup.views
-            if view.model == model
+            view.digest for worker in self._workers.values() for view in worker.setup.views if view.model == model
         }
         return digests.pop() if len(digests) == 1 else None
 
@@ -119,7 +116,7 @@ class Stations:
             try:
                 recipe = next((recipe for recipe in wanted.recipes if recipe.id == setup.recipe.id), None)
                 if recipe is not None and recipe != setup.recipe:
-                    setup = self._with_recipe(setup, recipe)
+                    setup = self._with_recipe(setup, recipe, worker.thread_count)
                 if wanted.sampling is not None and wanted.sampling != setup.sampling:
                     setup = dataclasses.replace(setup, sampling=wanted.sampling)
                 if setup is not worker.setup:
@@ -129,16 +126,16 @@ class Stations:
                 refused.append(error.message)
         return refused
 
-    def _with_model(self, setup: StationSetup, loaded: _Loaded) -> StationSetup:
+    def _with_model(self, setup: StationSetup, loaded: _Loaded, thread_count: int) -> StationSetup:
         views = tuple(
-            self._view(view.view, setup.recipe.views[view.view], loaded)
+            self._view(view.view, setup.recipe.views[view.view], loaded, thread_count)
             if view.model == loaded.package.manifest.name
             else view
             for view in setup.views
         )
         return dataclasses.replace(setup, views=views)
 
-    def _with_recipe(self, setup: StationSetup, recipe: Recipe) -> StationSetup:
+    def _with_recipe(self, setup: StationSetup, recipe: Recipe, thread_count: int) -> StationSetup:
         known = {view.view for view in setup.views}
         if set(recipe.views) != known:
             raise LinesideError(
@@ -146,12 +143,14 @@ class Stations:
                 f"Recipe {recipe.id} names the views {_list(recipe.views)}, the station has {_list(known)}.",
             )
         views = tuple(
-            self._view(view.view, recipe.views[view.view], self._loaded.get(recipe.views[view.view].model))
+            self._view(
+                view.view, recipe.views[view.view], self._loaded.get(recipe.views[view.view].model), thread_count
+            )
             for view in setup.views
         )
         return dataclasses.replace(setup, recipe=recipe, views=views)
 
-    def _view(self, view: str, recipe: ViewRecipe, loaded: _Loaded | None) -> ViewSetup:
+    def _view(self, view: str, recipe: ViewRecipe, loaded: _Loaded | None, thread_count: int) -> ViewSetup:
         if loaded is None:
             return ViewSetup(view=view, model=recipe.model)
         parameters, refused = parameters_of(loaded.package.manifest, recipe.parameters)
@@ -160,7 +159,7 @@ class Stations:
         return ViewSetup(
             view=view,
             model=recipe.model,
-            pipeline=Pipeline(loaded.session, loaded.package, parameters),
+            pipelines=tuple(Pipeline(loaded.session, loaded.package, parameters) for _ in range(thread_count)),
             rules=judge.rules_of(loaded.package.manifest, parameters),
             deployment_id=self._deployment_of(recipe.model, loaded.package.digest),
         )

@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
+from collections import Counter
+from dataclasses import fields
 from typing import Final
 
-import numpy as np
+from wire.histogram import Histogram
+from wire.inspection import Timings, Verdict
 
-from wire.inspection import Verdict
-
-_LATENCIES: Final = 512
+STEPS: Final = tuple(field.name for field in fields(Timings))
 
 
 class Tally:
-    """Counts verdicts; keeps the latest latencies for percentiles. Written by one thread, read by others."""
+    """Counts verdicts and times every step. Written by the station's threads, read by others."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._verdicts: Counter[str] = Counter()
-        self._latencies_ms: deque[float] = deque(maxlen=_LATENCIES)
+        self._total = Histogram()
+        self._steps = {step: Histogram() for step in STEPS}
         self.received = 0
-        self.missed = 0
         self.repeats = 0
         self.unrecorded = 0
 
     def count(self, verdict: Verdict, latency_ms: float) -> None:
+        """Count a verdict, and the time from its trigger to its record and answer."""
         with self._lock:
             self._verdicts[verdict.value] += 1
-            self._latencies_ms.append(latency_ms)
+            self._total.add(latency_ms)
+
+    def time(self, timings: Timings) -> None:
+        """Add one view's steps."""
+        with self._lock:
+            for step, histogram in self._steps.items():
+                histogram.add(getattr(timings, step))
 
     @property
     def verdicts(self) -> dict[str, int]:
@@ -43,9 +50,17 @@ class Tally:
             return sum(self._verdicts.values())
 
     def percentiles_ms(self) -> tuple[float, float] | None:
-        """Trigger-to-verdict p50 and p99 of the latest parts, in ms; None before the first."""
+        """Trigger-to-verdict p50 and p99 since the start, in ms; None before the first part."""
         with self._lock:
-            if not self._latencies_ms:
-                return None
-            low, high = np.percentile(np.fromiter(self._latencies_ms, np.float32), [50, 99])
-        return float(low), float(high)
+            p50, p99 = self._total.quantile(0.5), self._total.quantile(0.99)
+        return None if p50 is None or p99 is None else (p50, p99)
+
+    def step_percentiles_ms(self) -> dict[str, tuple[float, float]]:
+        """p50 and p99 of each pipeline step since the start, in ms; a step is left out before its first part."""
+        found = {}
+        with self._lock:
+            for step, histogram in self._steps.items():
+                p50, p99 = histogram.quantile(0.5), histogram.quantile(0.99)
+                if p50 is not None and p99 is not None:
+                    found[step] = (p50, p99)
+        return found

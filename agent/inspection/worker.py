@@ -1,7 +1,8 @@
-"""One station's worker: one thread carries each part from its trigger to its record and its verdict.
+"""One station's worker: each of its threads carries a part from its trigger to its record and its verdict.
 
-Order that must not change: judge, record handed to the outbox, then the verdict leaves. A part whose record cannot be
-kept gets NO_VERDICT, since a verdict nobody can account for is worth less than a diverted part.
+Taking a trigger with its frames is done by one thread at a time; judging runs side by side; records and verdicts leave
+in the order of the triggers. What must not change: judge, record handed to the outbox, then the verdict leaves. A part
+whose record cannot be kept gets NO_VERDICT, since a verdict nobody can account for is worth less than a diverted part.
 """
 
 from __future__ import annotations
@@ -10,66 +11,52 @@ import dataclasses
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final, Protocol
 
-from agent.capture import encode
 from agent.capture.feed import Feed, Lease
-from agent.capture.frame import Ended, Frame, NoFrame, TimeClass
+from agent.capture.frame import Ended, Frame, TimeClass
 from agent.clock import Clock
-from agent.inspection import account, judge, regions
-from agent.inspection.pairing import Pairing, pair
+from agent.inspection import judge, records, regions
+from agent.inspection.frames import FrameFinder
+from agent.inspection.ledger import Ledger, Outbox
+from agent.inspection.records import Place, Seen, TimeQuality
 from agent.inspection.setup import StationSetup, ViewSetup
 from agent.inspection.tally import Tally
 from agent.line.trigger import Line, LinePosition, Trigger
 from agent.settings import StationSettings
 from agent.threads import Worker
-from agent.vision.pipeline import Pipeline
 from wire import sampling
 from wire.errors import LinesideError
-from wire.inspection import Inspection, Reason, TimeSource, Timings, Verdict, ViewRecord
-from wire.messages import Lane
+from wire.inspection import Inspection, Reason, Timings, Verdict
 from wire.mint import Mint
+from wire.sampling import Draw
 
 log = logging.getLogger(__name__)
 
 _TAKE_TIMEOUT_S: Final = 0.2
 _SWAP_TIMEOUT_S: Final = 10.0
-MAX_MISSED_RECORDS: Final = 100_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimeQuality:
-    """What the wall clock is worth just now."""
-
-    source: TimeSource
-    uncertainty_ms: float | None = None
-
-
-class Outbox(Protocol):
-    """What the worker needs of the outbox."""
-
-    def put_inspection(self, inspection: Inspection, *, line_run: str | None) -> int: ...
-    def last_trigger(self, station: str) -> tuple[str, int] | None: ...
-    def meta_get(self, key: str) -> str | None: ...
-    def meta_set(self, key: str, value: str) -> None: ...
-    def put(self, lane: Lane, body: object) -> int: ...
 
 
 class Pictures(Protocol):
-    """Where kept pictures go."""
+    """Encodes kept pictures beside the judging, and spools them."""
 
-    def offer(self, digest: str, data: bytes) -> bool: ...
+    def keep(self, frame: Frame) -> Future[str | None]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
-    """What one view contributed to the part at hand."""
+class _Part:
+    """One part on its way: the ticket is its place in the order of records."""
 
-    record: ViewRecord
-    judgement: judge.Judgement
-    frame: Frame | None
+    ticket: int
+    id: str
+    trigger: Trigger
+    setup: StationSetup
+    draw: Draw
+    frames: tuple[Lease | Reason, ...]
+    retrieve_ms: float
+    pictures: tuple[Future[str | None] | None, ...]
 
 
 class StationWorker:
@@ -89,23 +76,26 @@ class StationWorker:
         mint: Mint,
         clock: Clock,
         time_quality: Callable[[], TimeQuality],
+        thread_count: int = 1,
     ) -> None:
-        self._device = device
+        self.thread_count = thread_count
+        self._place = Place(device=device, station=settings.id)
         self._settings = settings
         self._line = line
-        self._feeds = feeds
-        self._time_classes = time_classes
-        self._outbox = outbox
+        self._finder = FrameFinder(feeds, time_classes, settings.frame_tolerance_ms, clock)
         self._pictures = pictures
         self._mint = mint
         self._clock = clock
         self._time_quality = time_quality
-        self._held: dict[str, Lease] = {}
         self._setup = setup
         self._pending: StationSetup | None = None
-        self._pending_lock = threading.Lock()
         self._taken = threading.Event()
-        self._last_seen = self._last_on_record()
+        self._take_lock = threading.Lock()
+        self._order = threading.Condition()
+        self._next_ticket = 0
+        self._turn = 0
+        self._ledger = Ledger(settings.id, outbox, self._missed, records.as_unrecorded)
+        self._last_trigger: tuple[str, int] | None = None
         self.tally = Tally()
         self.ended = threading.Event()
 
@@ -114,17 +104,25 @@ class StationWorker:
         """The setup the next part is judged with."""
         return self._setup
 
+    @property
+    def missed_count(self) -> int:
+        """Parts recorded as passed uninspected since the agent started."""
+        return self._ledger.missed_count
+
     def replace_setup(self, setup: StationSetup, timeout_s: float = _SWAP_TIMEOUT_S) -> None:
         """Have the worker take a new setup between two parts, and wait until it did.
 
         Raises:
             LinesideError: `deployment.activation_failed` where the worker does not come back from a part in time.
         """
-        with self._pending_lock:
+        if self.ended.is_set():
+            self._setup = setup
+            return
+        with self._order:
             self._pending = setup
             self._taken.clear()
         if not self._taken.wait(timeout_s) and not self.ended.is_set():
-            with self._pending_lock:
+            with self._order:
                 if self._pending is setup:
                     self._pending = None
                     raise LinesideError(
@@ -133,166 +131,142 @@ class StationWorker:
                         "See whether a camera or the model hangs.",
                     )
 
-    def run(self, worker: Worker) -> None:
-        """Carry parts until told to stop or the sources have ended."""
-        self._take_pending()
+    def run(self, worker: Worker, number: int = 0) -> None:
+        """Carry parts on one of the station's threads until told to stop or the sources have ended.
+
+        Args:
+            number: of this thread, below `thread_count`; it uses the pipelines of that number.
+        """
         while not worker.stop.is_set() and not self.ended.is_set():
             worker.beat()
-            if not self._may_take():
-                self._clock.wait(worker.stop, _TAKE_TIMEOUT_S)
-                self._take_pending()
-                continue
-            event = self._line.take(_TAKE_TIMEOUT_S)
-            self._take_pending()
-            if isinstance(event, LinePosition):
-                self._on_position(event, worker)
-            elif event is not None:
-                self._on_trigger(event, worker)
+            with self._take_lock:
+                part = self._take(worker)
+            if part is not None:
+                self._carry(part, number)
 
-    def _may_take(self) -> bool:
-        """A line with a controller is always heard; a clip waits until there is a model to judge it with."""
-        return self._settings.line.kind != "each_frame" or self._setup.ready
+    def inspect(self, trigger: Trigger) -> None:
+        """Carry one part on the calling thread."""
+        with self._take_lock:
+            part = self._part_of(trigger)
+        if part is not None:
+            self._carry(part, 0)
+
+    # Taking: one thread at a time
+
+    def _take(self, worker: Worker) -> _Part | None:
+        self._take_pending()
+        if self.ended.is_set():
+            return None
+        if self._settings.line.kind == "each_frame" and not self._setup.ready:
+            self._clock.wait(worker.stop, _TAKE_TIMEOUT_S)  # a clip waits until there is a model to judge it with
+            return None
+        event = self._line.take(_TAKE_TIMEOUT_S)
+        self._take_pending()
+        if isinstance(event, LinePosition):
+            self._await_all()
+            self._ledger.meet(event.run, event.sequence)
+            return None
+        return None if event is None or self._is_repeat(event) else self._part_of(event)
 
     def _take_pending(self) -> None:
-        with self._pending_lock:
-            pending, self._pending = self._pending, None
-            if pending is not None:
-                self._setup = pending
-                self._taken.set()
+        """Between two parts is where no part is on its way: only then the old setup is used by nobody."""
+        if self._pending is not None:
+            self._await_all()
+            with self._order:
+                if self._pending is not None:
+                    self._setup, self._pending = self._pending, None
+                    self._taken.set()
         self._line.set_ready(ready=self._setup.ready)
 
-    def _last_on_record(self) -> tuple[str, int] | None:
-        """The last trigger with a record, or where this outbox first met the line."""
-        last = self._outbox.last_trigger(self._settings.id)
-        if last is not None:
-            return last
-        run, _, sequence = (self._outbox.meta_get(self._first_met_key) or "").rpartition(" ")
-        return (run, int(sequence)) if run else None
+    def _is_repeat(self, trigger: Trigger) -> bool:
+        if trigger.sequence is None:
+            return False
+        last = self._last_trigger
+        repeated = (last is not None and last[0] == trigger.run and trigger.sequence <= last[1]) or (
+            self._ledger.is_repeat(trigger.run, trigger.sequence)
+        )
+        if repeated:
+            self.tally.repeats += 1
+        else:
+            self._last_trigger = (trigger.run, trigger.sequence)
+        return repeated
 
-    @property
-    def _first_met_key(self) -> str:
-        return f"line_first_met.{self._settings.id}"
-
-    def _on_position(self, position: LinePosition, worker: Worker) -> None:
-        if self._last_seen is None:
-            # A device that is new to a line has no part of its past to answer for.
-            self._last_seen = (position.run, position.sequence)
-            self._outbox.meta_set(self._first_met_key, f"{position.run} {position.sequence}")
-            return
-        self._record_missed(account.missed_before(self._last_seen, position.run, position.sequence + 1), worker)
-
-    def _on_trigger(self, trigger: Trigger, worker: Worker) -> None:
-        if trigger.sequence is not None and self._last_seen is not None:
-            if account.is_repeat(self._last_seen, trigger.run, trigger.sequence):
-                self.tally.repeats += 1
-                return
-            self._record_missed(account.missed_before(self._last_seen, trigger.run, trigger.sequence), worker)
-        self.inspect(trigger)
-
-    def inspect(self, trigger: Trigger) -> Inspection | None:
-        """Carry one part; None where the sources ended instead of giving a frame."""
-        self.tally.received += 1
+    def _part_of(self, trigger: Trigger) -> _Part | None:
+        """Find the part's frames; None where the sources have ended."""
         setup = self._setup
-        deadline_ns = trigger.at_ns + int(self._settings.deadline_ms * 1e6)
-        frames_until_ns = trigger.at_ns + int((self._settings.frame_wait_ms or self._settings.deadline_ms / 2) * 1e6)
-        inspection_id = self._mint.uuid7()
-        draw = sampling.draw(setup.sampling, inspection_id)
-        seen: list[_Seen] = []
+        wait_ms = self._settings.frame_wait_ms or self._settings.deadline_ms / 2
+        until_ns = trigger.at_ns + int(wait_ms * 1e6)
+        started_ns = self._clock.monotonic_ns()
+        frames: list[Lease | Reason] = []
         for view in setup.views:
-            one = self._look(view, trigger, frames_until_ns)
-            if one is None:
-                self.tally.received -= 1
+            found = self._finder.find(view.view, trigger, until_ns)
+            if isinstance(found, Ended):
+                for frame in frames:
+                    if isinstance(frame, Lease):
+                        frame.not_used()
                 self.ended.set()
                 return None
-            seen.append(one)
-        records, kept = self._keep_pictures(seen, keep=draw.kept)
-        joined = judge.join([one.judgement for one in seen])
-        if self._clock.monotonic_ns() > deadline_ns and joined.verdict is not Verdict.NO_VERDICT:
-            joined = dataclasses.replace(joined, verdict=Verdict.NO_VERDICT, reason=Reason.DEADLINE)
-        quality = self._time_quality()
-        inspection = Inspection(
+            frames.append(found)
+        self.tally.received += 1
+        inspection_id = self._mint.uuid7()
+        draw = sampling.draw(setup.sampling, inspection_id)
+        part = _Part(
+            ticket=self._next_ticket,
             id=inspection_id,
-            device=self._device,
-            station=self._settings.id,
-            recipe=setup.recipe.id,
-            recipe_revision=setup.recipe.revision,
-            parameters_revision=setup.recipe.revision,
-            trigger_id=trigger.id,
-            trigger_sequence=trigger.sequence,
-            lot=trigger.lot,
-            part_id=trigger.part_id,
-            mode=trigger.mode,
-            triggered_at=trigger.at_utc,
-            judged_at=self._clock.now_utc(),
-            time_source=quality.source,
-            time_uncertainty_ms=quality.uncertainty_ms,
-            verdict=joined.verdict,
-            score=joined.score,
-            reason=joined.reason if joined.verdict is not Verdict.OK else Reason.NONE,
-            rule_fired=joined.fired,
-            views=records,
-            sampling=dataclasses.replace(draw, kept=kept),
-            total_ms=(self._clock.monotonic_ns() - trigger.at_ns) / 1e6,
+            trigger=trigger,
+            setup=setup,
+            draw=draw,
+            frames=tuple(frames),
+            retrieve_ms=(self._clock.monotonic_ns() - started_ns) / 1e6,
+            pictures=tuple(
+                self._pictures.keep(frame.frame) if draw.kept and isinstance(frame, Lease) else None for frame in frames
+            ),
         )
-        self._record_and_answer(inspection, trigger)
-        return inspection
+        self._next_ticket += 1
+        return part
 
-    def _record_and_answer(self, inspection: Inspection, trigger: Trigger) -> None:
-        verdict = inspection.verdict
+    # Judging: side by side
+
+    def _carry(self, part: _Part, number: int) -> None:
         try:
-            self._outbox.put_inspection(inspection, line_run=trigger.run or None)
-        except LinesideError as error:
-            verdict = Verdict.NO_VERDICT
-            self.tally.unrecorded += 1
-            log.error("A verdict could not be recorded, the part is diverted: %s", error)  # noqa: TRY400
-        if trigger.sequence is not None:
-            self._last_seen = (trigger.run, trigger.sequence)
-        self._line.answer(trigger, verdict)
-        self.tally.count(verdict, (self._clock.monotonic_ns() - trigger.at_ns) / 1e6)
+            seen = [
+                self._see(view, frame, part, number) for view, frame in zip(part.setup.views, part.frames, strict=True)
+            ]
+            seen, kept = _with_pictures(seen, part)
+            self._await_turn(part.ticket)
+            self._record_and_answer(part, seen, kept=kept)
+        finally:
+            for frame in part.frames:
+                if isinstance(frame, Lease):
+                    frame.release()
+            self._await_turn(part.ticket)
+            with self._order:
+                self._turn = part.ticket + 1
+                self._order.notify_all()
 
-    def _look(self, view: ViewSetup, trigger: Trigger, until_ns: int) -> _Seen | None:
-        """Get the view's frame and judge it; None where its source has ended."""
-        started_ns = self._clock.monotonic_ns()
-        lease = self._lease_for(view.view, trigger, until_ns)
-        if isinstance(lease, Ended):
-            return None
-        if isinstance(lease, Reason):
-            return _Seen(record=self._without_verdict(view, lease), judgement=_none(lease), frame=None)
-        with lease:
-            frame = lease.frame
-            retrieve_ms = (self._clock.monotonic_ns() - started_ns) / 1e6
-            height, width = frame.image_bgr.shape[:2]
-            blank = dataclasses.replace(
-                self._without_verdict(view, Reason.NO_MODEL),
-                camera=frame.camera,
-                frame_number=frame.number,
-                frame_at=frame.exposed_utc,
-                width_px=width,
-                height_px=height,
-            )
-            if view.pipeline is None or view.rules is None:
-                return _Seen(record=blank, judgement=_none(Reason.NO_MODEL), frame=frame)
-            record = dataclasses.replace(blank, model_digest=view.pipeline.digest, deployment_id=view.deployment_id)
-            return self._judge(view.pipeline, view.rules, frame, record, retrieve_ms)
-
-    def _judge(
-        self, pipeline: Pipeline, rules: judge.JudgeRules, frame: Frame, record: ViewRecord, retrieve_ms: float
-    ) -> _Seen:
+    def _see(self, view: ViewSetup, frame: Lease | Reason, part: _Part, number: int) -> Seen:
+        if isinstance(frame, Reason):
+            return Seen(record=records.view_without_verdict(view, frame), judgement=records.nothing(frame))
+        picture = frame.frame
+        if not view.pipelines or view.rules is None:
+            record = records.view_without_verdict(view, Reason.NO_MODEL, picture)
+            return Seen(record=record, judgement=records.nothing(Reason.NO_MODEL))
+        record = records.view_without_verdict(view, Reason.RUNTIME_ERROR, picture)
         try:
-            look = pipeline.look(frame.image_bgr)
+            look = view.pipelines[number].look(picture.image_bgr)
         except LinesideError as error:
-            log.warning("View %s has no verdict: %s", record.view, error, extra={"event": "view.failed"})
-            record = dataclasses.replace(record, reason=Reason.RUNTIME_ERROR)
-            return _Seen(record=record, judgement=_none(Reason.RUNTIME_ERROR), frame=frame)
+            log.warning("View %s has no verdict: %s", view.view, error, extra={"event": "view.failed"})
+            return Seen(record=record, judgement=records.nothing(Reason.RUNTIME_ERROR))
         started_ns = self._clock.monotonic_ns()
-        judgement = judge.judge(look.findings, rules, regions.size_of(frame.image_bgr))
+        judgement = judge.judge(look.findings, view.rules, regions.size_of(picture.image_bgr))
         timings = Timings(
-            retrieve=retrieve_ms,
+            retrieve=part.retrieve_ms,
             preprocess=look.preprocess_ms,
             run=look.run_ms,
             decode=look.decode_ms,
             judge=(self._clock.monotonic_ns() - started_ns) / 1e6,
         )
+        self.tally.time(timings)
         record = dataclasses.replace(
             record,
             verdict=judgement.verdict,
@@ -301,95 +275,63 @@ class StationWorker:
             findings=look.findings if isinstance(look.findings, tuple) else (),
             timings_ms=timings,
         )
-        return _Seen(record=record, judgement=judgement, frame=frame)
+        return Seen(record=record, judgement=judgement)
 
-    def _without_verdict(self, view: ViewSetup, reason: Reason) -> ViewRecord:
-        return ViewRecord(view=view.view, camera=view.view, verdict=Verdict.NO_VERDICT, reason=reason, model=view.model)
+    # Recording: in the order of the triggers
 
-    def _lease_for(self, view: str, trigger: Trigger, until_ns: int) -> Lease | Reason | Ended:
-        """Return the frame that shows the trigger's part, passing over frames of earlier parts."""
-        timed = self._time_classes[view] is not TimeClass.RECORDED
-        while True:
-            left_s = (until_ns - self._clock.monotonic_ns()) / 1e9
-            taken = self._held.pop(view, None)
-            if taken is None:
-                answer = self._feeds[view].take(max(0.0, left_s))
-                if isinstance(answer, Ended):
-                    return answer
-                if isinstance(answer, NoFrame):
-                    if timed and left_s > 0:
-                        continue
-                    return Reason.NO_FRAME
-                taken = answer
-            pairing = (
-                pair(trigger.at_ns, taken.frame.exposed_ns, self._settings.frame_tolerance_ms)
-                if timed
-                else Pairing.MATCH
-            )
-            if pairing is Pairing.MATCH:
-                return taken
-            if pairing is Pairing.LATER:
-                self._held[view] = taken
-                return Reason.NO_FRAME
-            taken.not_used()
-
-    def _keep_pictures(self, seen: list[_Seen], *, keep: bool) -> tuple[tuple[ViewRecord, ...], bool]:
-        """Spool the pictures of a drawn part before its record names them; kept only if every picture found room."""
-        frames = [one.frame for one in seen if one.frame is not None]
-        if not keep or not frames:
-            return tuple(one.record for one in seen), False
-        records = []
-        kept = True
-        for one in seen:
-            record = one.record
-            if one.frame is not None:
-                data, digest = encode.jpeg(one.frame.image_bgr)
-                if self._pictures.offer(digest, data):
-                    record = dataclasses.replace(record, picture_digest=digest)
-                else:
-                    kept = False
-            records.append(record)
-        return tuple(records), kept
-
-    def _record_missed(self, missed: account.Missed, worker: Worker) -> None:
-        """Write a NO_VERDICT(agent_down) record for each part that passed while nobody was looking."""
-        if not missed:
-            return
-        first = max(missed.first, missed.last - MAX_MISSED_RECORDS + 1)
-        log.warning(
-            "%d parts passed uninspected (%d to %d); %d are recorded one by one.",
-            len(missed),
-            missed.first,
-            missed.last,
-            missed.last - first + 1,
-            extra={"event": "parts.missed"},
+    def _record_and_answer(self, part: _Part, seen: list[Seen], *, kept: bool) -> None:
+        trigger = part.trigger
+        now_ns = self._clock.monotonic_ns()
+        inspection = records.inspection_of(
+            inspection_id=part.id,
+            place=self._place,
+            setup=part.setup,
+            trigger=trigger,
+            seen=seen,
+            draw=dataclasses.replace(part.draw, kept=kept),
+            quality=self._time_quality(),
+            now=self._clock.now_utc(),
+            total_ms=(now_ns - trigger.at_ns) / 1e6,
+            late=now_ns > trigger.at_ns + int(self._settings.deadline_ms * 1e6),
         )
-        for sequence in range(first, missed.last + 1):
-            worker.beat()
-            self._outbox.put_inspection(self._missed_record(missed.run, sequence), line_run=missed.run)
-            self._last_seen = (missed.run, sequence)
-            self.tally.missed += 1
+        recorded = self._ledger.write(inspection, trigger.run)
+        verdict = inspection.verdict if recorded else Verdict.NO_VERDICT
+        self._line.answer(trigger, verdict)
+        if not recorded:
+            self.tally.unrecorded += 1
+        self.tally.count(verdict, (self._clock.monotonic_ns() - trigger.at_ns) / 1e6)
 
-    def _missed_record(self, run: str, sequence: int) -> Inspection:
+    def _missed(self, run: str, sequence: int) -> Inspection:
         inspection_id = self._mint.uuid7()
-        draw = sampling.draw(self._setup.sampling, inspection_id)
-        now: datetime = self._clock.now_utc()
-        return Inspection(
-            id=inspection_id,
-            device=self._device,
-            station=self._settings.id,
-            recipe=self._setup.recipe.id,
-            recipe_revision=self._setup.recipe.revision,
-            trigger_id=f"{run}-{sequence}",
-            trigger_sequence=sequence,
-            triggered_at=now,
-            judged_at=now,
-            time_source=TimeSource.SUSPECT,  # when the part passed is not known, only that it did
-            verdict=Verdict.NO_VERDICT,
-            reason=Reason.AGENT_DOWN,
-            sampling=dataclasses.replace(draw, kept=False),
+        return records.missed_inspection(
+            inspection_id=inspection_id,
+            place=self._place,
+            setup=self._setup,
+            run=run,
+            sequence=sequence,
+            draw=sampling.draw(self._setup.sampling, inspection_id),
+            now=self._clock.now_utc(),
         )
 
+    def _await_turn(self, ticket: int) -> None:
+        with self._order:
+            self._order.wait_for(lambda: self._turn >= ticket)
 
-def _none(reason: Reason) -> judge.Judgement:
-    return judge.Judgement(verdict=Verdict.NO_VERDICT, reason=reason)
+    def _await_all(self) -> None:
+        """Wait until every part that was taken has left; called with the take lock held, so none is added."""
+        self._await_turn(self._next_ticket)
+
+
+def _with_pictures(seen: list[Seen], part: _Part) -> tuple[list[Seen], bool]:
+    """Name the kept pictures in their records; a part counts as kept only if each of its pictures found room."""
+    if not any(picture is not None for picture in part.pictures):
+        return seen, False
+    digests = [picture.result() if picture is not None else None for picture in part.pictures]
+    kept = all(
+        digest is not None for digest, frame in zip(digests, part.frames, strict=True) if isinstance(frame, Lease)
+    )
+    named = [
+        dataclasses.replace(one, record=dataclasses.replace(one.record, picture_digest=digest))
+        for one, digest in zip(seen, digests, strict=True)
+    ]
+    return named, kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -9,12 +10,14 @@ from typing import Any, cast
 
 import numpy as np
 
+from agent.capture.encode import PictureKeeper
 from agent.capture.feed import Feed
 from agent.capture.frame import Ended, Frame, NoFrame, SourceInfo, TimeClass
 from agent.clock import SystemClock
 from agent.inspection.judge import ActiveRule, JudgeRules
+from agent.inspection.records import TimeQuality
 from agent.inspection.setup import StationSetup, ViewSetup
-from agent.inspection.worker import StationWorker, TimeQuality
+from agent.inspection.worker import StationWorker
 from agent.line.trigger import LinePosition, Trigger
 from agent.settings import LineSettings, SourceSettings, StationSettings, ViewSettings
 from agent.vision.candidates import Unusable
@@ -57,7 +60,7 @@ class ScriptedLine:
 class ListSource:
     """Gives frames from a list, then nothing."""
 
-    def __init__(self, frames: list[Frame], *, live: bool = False) -> None:
+    def __init__(self, frames: list[Frame], *, live: bool = True) -> None:
         self._frames = deque(frames)
         self._live = live
 
@@ -65,7 +68,10 @@ class ListSource:
         return SourceInfo(camera="cam", time_class=TimeClass.HARDWARE_TRIGGERED, live=self._live)
 
     def read(self, timeout_s: float) -> Frame | NoFrame | Ended:
-        return self._frames.popleft() if self._frames else NoFrame(reason="none left")
+        if self._frames:
+            return self._frames.popleft()
+        time.sleep(min(timeout_s, 0.005))
+        return NoFrame(reason="none left")
 
     def close(self) -> None:
         pass
@@ -155,7 +161,10 @@ def setup_of(
         sampling=SamplingPlan(revision=0, salt="00" * 16, floor_rate=floor_rate),
         views=tuple(
             ViewSetup(
-                view=name, model="demo-parts", pipeline=loaded if ready else None, rules=JUDGE_RULES if ready else None
+                view=name,
+                model="demo-parts",
+                pipelines=(loaded,) * 2 if ready else (),
+                rules=JUDGE_RULES if ready else None,
             )
             for name in names
         ),
@@ -170,7 +179,7 @@ def worker_of(
     pictures: KeptPictures | None = None,
     setup: StationSetup | None = None,
     deadline_ms: float = 200.0,
-    live: bool = False,
+    live: bool = True,
 ) -> StationWorker:
     """A worker whose views see the given frames."""
     settings = StationSettings(
@@ -193,7 +202,7 @@ def worker_of(
         time_classes=dict.fromkeys(frames, TimeClass.HARDWARE_TRIGGERED),
         setup=setup or setup_of(*frames),
         outbox=outbox or MemoryOutbox(),
-        pictures=pictures or KeptPictures(),
+        pictures=PictureKeeper(pictures or KeptPictures()),
         mint=Mint(),
         clock=CLOCK,
         time_quality=lambda: TimeQuality(source=TimeSource.FREE_RUNNING),

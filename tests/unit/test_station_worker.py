@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 
 from agent.inspection.worker import StationWorker
 from agent.line.trigger import LinePosition
 from agent.threads import Worker
+from agent.vision.pipeline import Look
 from tests.support import station
 from tests.support.station import (
     FakePipeline,
@@ -83,7 +86,7 @@ def test_a_frame_nobody_triggered_is_passed_over_and_counted() -> None:
     worker = worker_of(line, {"top": [stray, frame_of(event, score_percent=10)]}, outbox=outbox)
     worker.inspect(event)
     assert outbox.inspections[0].verdict is Verdict.OK
-    assert worker._feeds["top"].counts().not_triggered == 1
+    assert worker._finder._feeds["top"].counts().not_triggered == 1
 
 
 def test_a_verdict_after_the_deadline_is_none() -> None:
@@ -206,8 +209,7 @@ def test_a_new_setup_is_taken_between_two_parts() -> None:
     thread = Worker("station-test", worker.run)
     thread.start()
     worker.replace_setup(setup_of("top", pipeline=FakePipeline(digest="b" * 64)))
-    assert worker.setup.views[0].pipeline is not None
-    assert worker.setup.views[0].pipeline.digest == "b" * 64
+    assert worker.setup.views[0].digest == "b" * 64
     assert thread.join(2.0)
 
 
@@ -219,3 +221,80 @@ def test_a_worker_that_hangs_makes_the_swap_fail_and_keeps_its_setup() -> None:
     assert caught.value.code == "deployment.activation_failed"
     assert worker.setup is former
     assert threading.active_count() < 50
+
+
+def test_a_part_without_room_is_recorded_as_soon_as_there_is_some_and_before_any_later_one() -> None:
+    events = [trigger(number) for number in (1, 2, 3)]
+    line, outbox = ScriptedLine(), MemoryOutbox()
+    worker = worker_of(line, {"top": [frame_of(event, score_percent=10) for event in events]}, outbox=outbox)
+    worker.inspect(events[0])
+    outbox.fails = True
+    worker.inspect(events[1])
+    outbox.fails = False
+    worker.inspect(events[2])
+    assert [one.trigger_sequence for one in outbox.inspections] == [1, 2, 3]
+    assert outbox.inspections[1].verdict is Verdict.NO_VERDICT
+    assert outbox.inspections[1].reason is Reason.NOT_RECORDED
+    assert [verdict for _, verdict in line.answers] == [Verdict.OK, Verdict.NO_VERDICT, Verdict.OK]
+
+
+class SlowPipeline(FakePipeline):
+    """The first pictures take longest, so that threads finish in the wrong order unless they are made to wait."""
+
+    def look(self, image_bgr: Any) -> Look:
+        time.sleep(0.03 if image_bgr[0, 0, 1] % 2 == 0 else 0.0)
+        return super().look(image_bgr)
+
+
+def test_several_threads_record_and_answer_in_the_order_of_the_triggers() -> None:
+    events = [trigger(number) for number in range(1, 9)]
+    frames = [frame_of(event, score_percent=10) for event in events]
+    for number, frame in enumerate(frames):
+        frame.image_bgr[0, 0, 1] = number
+    line, outbox = ScriptedLine(LinePosition(run="r1", sequence=0), *events), MemoryOutbox()
+    setup = setup_of("top", pipeline=SlowPipeline())
+    worker = worker_of(line, {"top": frames}, outbox=outbox, setup=setup, deadline_ms=2000)
+    threads = [Worker(f"station-test-{number}", partial(worker.run, number=number)) for number in (0, 1)]
+    for thread in threads:
+        thread.start()
+    until = time.monotonic() + 5
+    while len(outbox.inspections) < 8 and time.monotonic() < until:
+        time.sleep(0.005)
+    assert all(thread.join(2.0) for thread in threads)
+    assert [one.trigger_sequence for one in outbox.inspections] == list(range(1, 9))
+    assert [answered for answered, _ in line.answers] == [event.id for event in events]
+
+
+def test_a_swap_waits_for_every_part_on_its_way() -> None:
+    events = [trigger(number) for number in (1, 2)]
+    line, outbox = ScriptedLine(*events), MemoryOutbox()
+    frames = [frame_of(event, score_percent=10) for event in events]
+    setup = setup_of("top", pipeline=SlowPipeline())
+    worker = worker_of(line, {"top": frames}, outbox=outbox, setup=setup, deadline_ms=2000)
+    threads = [Worker(f"station-test-{number}", partial(worker.run, number=number)) for number in (0, 1)]
+    for thread in threads:
+        thread.start()
+    worker.replace_setup(setup_of("top", pipeline=FakePipeline(digest="b" * 64)))
+    judged_by_old = len(outbox.inspections)
+    until = time.monotonic() + 5
+    while len(outbox.inspections) < 2 and time.monotonic() < until:
+        time.sleep(0.005)
+    assert all(thread.join(2.0) for thread in threads)
+    digests = [one.views[0].model_digest for one in outbox.inspections]
+    assert digests == [station.DIGEST] * judged_by_old + ["b" * 64] * (2 - judged_by_old)
+
+
+def test_a_thread_that_fails_unexpectedly_leaves_a_gap_that_is_filled() -> None:
+    class Broken(FakePipeline):
+        def look(self, image_bgr: Any) -> Look:
+            if image_bgr[0, 0, 0] == 66:
+                raise ZeroDivisionError("a fault of ours")
+            return super().look(image_bgr)
+
+    events = [trigger(number) for number in (1, 2, 3)]
+    scores = (10, 66, 10)
+    frames = [frame_of(event, score_percent=score) for event, score in zip(events, scores, strict=True)]
+    line, outbox = ScriptedLine(LinePosition(run="r1", sequence=0), *events), MemoryOutbox()
+    worker = worker_of(line, {"top": frames}, outbox=outbox, setup=setup_of("top", pipeline=Broken()), deadline_ms=2000)
+    run_until(worker, lambda: len(outbox.inspections) == 3)
+    assert [one.reason for one in outbox.inspections] == [Reason.NONE, Reason.AGENT_DOWN, Reason.NONE]

@@ -1,0 +1,140 @@
+"""Writes a station's records in the order of its triggers, without a gap, whatever the disk does meanwhile."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from agent.inspection import account
+from wire.errors import LinesideError
+from wire.inspection import Inspection
+
+log = logging.getLogger(__name__)
+
+MAX_OWED: Final = 10_000
+MAX_MISSED_RECORDS: Final = 100_000
+
+
+class Outbox(Protocol):
+    """What is needed of the outbox."""
+
+    def put_inspection(self, inspection: Inspection, *, line_run: str | None) -> int: ...
+    def last_trigger(self, station: str) -> tuple[str, int] | None: ...
+    def meta_get(self, key: str) -> str | None: ...
+    def meta_set(self, key: str, value: str) -> None: ...
+
+
+class Ledger:
+    """One station's records. A sequence that no record stands for is filled with NO_VERDICT(agent_down).
+
+    A record the disk has no room for is owed: it is written before any later one, so that no later record can hide it.
+    Beyond `MAX_OWED` records, and after a crash, the gap itself is what is left, and it is filled like any other.
+
+    Args:
+        missed: makes the record of one missed part from run and sequence.
+        unrecorded: makes, of a record that found no room, the one that says so.
+    """
+
+    def __init__(
+        self,
+        station: str,
+        outbox: Outbox,
+        missed: Callable[[str, int], Inspection],
+        unrecorded: Callable[[Inspection], Inspection],
+    ) -> None:
+        self._station = station
+        self._outbox = outbox
+        self._missed = missed
+        self._unrecorded = unrecorded
+        self._owed: deque[tuple[Inspection, str | None]] = deque()
+        self._last = self._last_on_record()
+        self.missed_count = 0
+
+    @property
+    def knows_line(self) -> bool:
+        """Whether this device has met its line before."""
+        return self._last is not None
+
+    @property
+    def owed(self) -> int:
+        """Records that still wait for room on the disk."""
+        return len(self._owed)
+
+    def meet(self, run: str, sequence: int) -> None:
+        """Note where the line stands: parts up to `sequence` that have no record were missed.
+
+        A device that is new to a line has no part of its past to answer for.
+        """
+        if self._last is None:
+            self._outbox.meta_set(self._first_met_key, f"{run} {sequence}")
+            self._last = (run, sequence)
+        elif not self._owed:
+            self._fill(run, sequence + 1)
+
+    def is_repeat(self, run: str, sequence: int) -> bool:
+        """Tell whether a trigger has its record already."""
+        return self._last is not None and account.is_repeat(self._last, run, sequence)
+
+    def write(self, inspection: Inspection, run: str) -> bool:
+        """Write one record; False where there is no room: the part must then be diverted.
+
+        Args:
+            run: of the line's controller; empty where its trigger has no sequence.
+        """
+        try:
+            self._pay()
+            self._put(inspection, run)
+        except LinesideError as error:
+            log.error("A verdict could not be recorded, the part is diverted: %s", error)  # noqa: TRY400
+            if len(self._owed) < MAX_OWED:
+                self._owed.append((self._unrecorded(inspection), run))
+            return False
+        return True
+
+    def _pay(self) -> None:
+        while self._owed:
+            inspection, run = self._owed[0]
+            self._put(inspection, run or "")
+            self._owed.popleft()
+
+    def _put(self, inspection: Inspection, run: str) -> None:
+        sequence = inspection.trigger_sequence
+        if not run or sequence is None:
+            self._outbox.put_inspection(inspection, line_run=None)
+            return
+        self._fill(run, sequence)
+        self._outbox.put_inspection(inspection, line_run=run)
+        self._last = (run, sequence)
+
+    def _fill(self, run: str, sequence: int) -> None:
+        """Record what passed before `sequence` and has no record."""
+        missed = account.missed_before(self._last, run, sequence) if self._last is not None else None
+        if not missed:
+            return
+        first = max(missed.first, missed.last - MAX_MISSED_RECORDS + 1)
+        log.warning(
+            "%d parts passed uninspected (%d to %d); %d are recorded one by one.",
+            len(missed),
+            missed.first,
+            missed.last,
+            missed.last - first + 1,
+            extra={"event": "parts.missed"},
+        )
+        for each in range(first, missed.last + 1):
+            self._outbox.put_inspection(self._missed(run, each), line_run=run)
+            self._last = (run, each)
+            self.missed_count += 1
+
+    def _last_on_record(self) -> tuple[str, int] | None:
+        """The last trigger with a record, or where this outbox first met the line."""
+        last = self._outbox.last_trigger(self._station)
+        if last is not None:
+            return last
+        run, _, sequence = (self._outbox.meta_get(self._first_met_key) or "").rpartition(" ")
+        return (run, int(sequence)) if run else None
+
+    @property
+    def _first_met_key(self) -> str:
+        return f"line_first_met.{self._station}"
