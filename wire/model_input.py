@@ -70,7 +70,7 @@ class Outside(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Region:
+class InputRegion:
     """The part of the source picture the network sees; nothing outside it is ever found.
 
     Args:
@@ -119,7 +119,7 @@ class Input:
     std: tuple[float, ...] = (1.0,)
     dynamic: bool = False
     multiple_px: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 32
-    region: Region | None = None
+    region: InputRegion | None = None
 
 
 class ExtraKind(enum.StrEnum):
@@ -233,7 +233,7 @@ def problems_of_input(spec: Input) -> list[tuple[str, str]]:
     return found
 
 
-def _problems_of_region(region: Region) -> list[tuple[str, str]]:
+def _problems_of_region(region: InputRegion) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for start, length in (("left", "width"), ("top", "height")):
         begin, extent = getattr(region, start), getattr(region, length)

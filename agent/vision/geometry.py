@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from wire.errors import LinesideError
 from wire.manifest import Input, Resize
-from wire.model_input import Outside, Region, Unit
+from wire.model_input import InputRegion, Outside, Unit
 
 # A picture ten thousand times wider than high must not be scaled to gigabytes before its middle is cut out.
 _MAX_SCALED_PIXELS = 1 << 26
@@ -118,7 +118,7 @@ class Geometry:
         )
 
 
-def region_of(region: Region | None, *, source_width_px: int, source_height_px: int) -> Rect:
+def region_of(region: InputRegion | None, *, source_width_px: int, source_height_px: int) -> Rect:
     """Return the whole pixels of the source picture that a manifest's region means.
 
     Raises:
@@ -132,7 +132,7 @@ def region_of(region: Region | None, *, source_width_px: int, source_height_px: 
     return Rect(left_px=left, top_px=top, width_px=right - left, height_px=bottom - top)
 
 
-def _span(start: float, length: float, side_px: int, region: Region) -> tuple[int, int]:
+def _span(start: float, length: float, side_px: int, region: InputRegion) -> tuple[int, int]:
     if region.unit is Unit.FRACTION:  # of any picture something is left
         first = min(int(start * side_px + 0.5), side_px - 1)
         return first, max(first + 1, min(int((start + length) * side_px + 0.5), side_px))

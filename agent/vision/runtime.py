@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +15,12 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
-from agent.vision import onnx_file
+from agent.vision import input_fit, onnx_file
 from agent.vision.graph_cache import GraphCache
+from agent.vision.input_fit import Shape
 from wire import package as packages
 from wire.errors import LinesideError
-from wire.manifest import MODEL_NAME, Input, Layout
+from wire.manifest import MODEL_NAME
 
 CPU_PROVIDER: Final = "CPUExecutionProvider"
 RUNTIME_VERSION: Final[str] = onnxruntime.__version__
@@ -40,7 +43,6 @@ RUNTIME_ERRORS: Final[tuple[type[Exception], ...]] = (
     ValueError,
 )
 _LOG_ERRORS_ONLY: Final = 3
-_ELEMENT_TYPES: Final = {"float32": "tensor(float)", "float16": "tensor(float16)", "uint8": "tensor(uint8)"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,14 @@ class Session(Protocol):
     def input_name(self) -> str:
         """The picture input."""
 
+    @property
+    def input_shapes(self) -> Mapping[str, Shape]:
+        """The shapes of all inputs as the graph declares them; a text or None where any size will do."""
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The outputs in the graph's order."""
+
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], ...]:
         """Return the outputs in the graph's order; raises LinesideError `model.run_failed`."""
 
@@ -92,6 +102,8 @@ class OnnxSession:
         self._digest = digest
         self._opset = opset
         self._input_name = input_name
+        self._input_shapes: dict[str, Shape] = {entry.name: tuple(entry.shape) for entry in inference.get_inputs()}
+        self._output_names = tuple(entry.name for entry in inference.get_outputs())
         self._provider = str(inference.get_providers()[0])
 
     @property
@@ -109,6 +121,14 @@ class OnnxSession:
     @property
     def input_name(self) -> str:
         return self._input_name
+
+    @property
+    def input_shapes(self) -> Mapping[str, Shape]:
+        return self._input_shapes
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return self._output_names
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], ...]:
         if self._inference is None:
@@ -156,7 +176,11 @@ def load(package: packages.Package, options: RuntimeOptions) -> Session:
     facts = onnx_file.read(package.model_path)
     onnx_file.refuse(facts)
     inference = build(package.model_path, options, listed.digest)
-    name = _fitting_input(inference, package.manifest.input)
+    declared = {
+        entry.name: input_fit.Declared(shape=tuple(entry.shape), element=str(entry.type))
+        for entry in inference.get_inputs()
+    }
+    name = input_fit.picture_input(declared, package.manifest)
     return OnnxSession(inference, digest=package.digest, opset=facts.opset, input_name=name)
 
 
@@ -221,34 +245,19 @@ def _inference(
     return inference
 
 
-def mismatch_of(spec: Input, name: str, shape: list[int | str | None], element: str) -> str | None:
-    """Return why a manifest's input does not fit a graph's, or None where it does; unknown sizes fit any."""
-    if element != _ELEMENT_TYPES[spec.dtype]:
-        return f"input.dtype = {spec.dtype} does not fit the model's input {name!r}, which is {element}."
-    channels = 1 if spec.color == "GRAY" else 3
-    planes_first = (1, channels, spec.height_px, spec.width_px)
-    ours = planes_first if spec.layout is Layout.NCHW else (1, spec.height_px, spec.width_px, channels)
-    fits = len(shape) == len(ours) and all(
-        not isinstance(theirs, int) or theirs == mine for theirs, mine in zip(shape, ours, strict=True)
-    )
-    return None if fits else f"The manifest makes {spec.layout} {list(ours)}; the model's input {name!r} takes {shape}."
+def trim() -> bool:
+    """Give the memory of what was freed, a closed session above all, back to the system; only glibc can.
 
-
-def _fitting_input(inference: onnxruntime.InferenceSession, spec: Input) -> str:
-    inputs = {entry.name: entry for entry in inference.get_inputs()}
-    if len(inputs) != 1:
-        raise LinesideError(
-            "model.manifest_mismatch", f"The model has {len(inputs)} inputs ({', '.join(inputs)}); one is supported."
-        )
-    name = spec.name or next(iter(inputs))
-    if name not in inputs:
-        raise LinesideError(
-            "model.manifest_mismatch", f"The model has no input {name!r}.", f"Its input is {next(iter(inputs))!r}."
-        )
-    sentence = mismatch_of(spec, name, list(inputs[name].shape), str(inputs[name].type))
-    if sentence is not None:
-        raise LinesideError("model.manifest_mismatch", sentence, "Correct [input] in the manifest.")
-    return name
+    Returns:
+        Whether any was given back.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        given_back = ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError):  # another C library
+        return False
+    return bool(given_back)
 
 
 def _load_error(path: Path, error: Exception) -> LinesideError:

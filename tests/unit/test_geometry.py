@@ -11,7 +11,7 @@ from agent.vision import geometry
 from agent.vision.geometry import Geometry, Rect
 from wire.errors import LinesideError
 from wire.manifest import Input, Resize
-from wire.model_input import Outside, Region, Unit
+from wire.model_input import Outside, InputRegion, Unit
 
 SIDES = st.integers(min_value=1, max_value=5000)
 SIZES = st.tuples(SIDES, SIDES)
@@ -27,7 +27,7 @@ def placements(draw: st.DrawFn) -> Geometry:
     region = draw(
         st.none()
         | st.builds(
-            Region,
+            InputRegion,
             left=st.just(left),
             top=st.just(top),
             width=st.floats(0.01, 1.0 - left),
@@ -169,7 +169,7 @@ def test_boxes_are_clipped_to_the_source() -> None:
 
 def test_boxes_of_a_region_are_in_pixels_of_the_whole_picture_and_clipped_to_the_region() -> None:
     rect = geometry.region_of(
-        Region(left=0.5, top=0.25, width=0.25, height=0.5), source_width_px=400, source_height_px=200
+        InputRegion(left=0.5, top=0.25, width=0.25, height=0.5), source_width_px=400, source_height_px=200
     )
 
     placed = geometry.place(
@@ -184,11 +184,11 @@ def test_boxes_of_a_region_are_in_pixels_of_the_whole_picture_and_clipped_to_the
 def test_a_region_beyond_the_picture_is_refused_or_clipped_as_the_manifest_says() -> None:
     spec = {"left": 600.0, "top": 0.0, "width": 200.0, "height": 100.0, "unit": Unit.PX}
 
-    clipped = geometry.region_of(Region(**spec, outside=Outside.CLIP), source_width_px=640, source_height_px=480)
+    clipped = geometry.region_of(InputRegion(**spec, outside=Outside.CLIP), source_width_px=640, source_height_px=480)
     with pytest.raises(LinesideError, match="600 to 800; the picture has 640") as refused:
-        geometry.region_of(Region(**spec), source_width_px=640, source_height_px=480)
+        geometry.region_of(InputRegion(**spec), source_width_px=640, source_height_px=480)
     with pytest.raises(LinesideError):
-        geometry.region_of(Region(**spec, outside=Outside.CLIP), source_width_px=600, source_height_px=480)
+        geometry.region_of(InputRegion(**spec, outside=Outside.CLIP), source_width_px=600, source_height_px=480)
 
     assert clipped == Rect(left_px=600, top_px=0, width_px=40, height_px=100)
     assert refused.value.code == "source.region_outside"
@@ -196,7 +196,7 @@ def test_a_region_beyond_the_picture_is_refused_or_clipped_as_the_manifest_says(
 
 @given(left=FRACTIONS, width=st.floats(0.001, 1.0), side=SIDES)
 def test_a_region_in_fractions_is_never_empty_nor_beyond_the_picture(left: float, width: float, side: int) -> None:
-    region = Region(left=left, width=width, outside=Outside.CLIP)
+    region = InputRegion(left=left, width=width, outside=Outside.CLIP)
 
     rect = geometry.region_of(region, source_width_px=side, source_height_px=side)
 
