@@ -66,7 +66,7 @@ class DecoderSpec:
 
     name: str
     boxes_in: BoxSpace = BoxSpace.NETWORK
-    parameters: dict[str, float | int | str | bool] = field(default_factory=dict)
+    parameters: dict[str, float | int | str | bool | tuple[float | int | str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +94,8 @@ class Manifest:
     Args:
         release: the release counter; a later version of the model has a higher one.
         labels: index = class id of the network.
+        label_scores: label to the name of the threshold that stands in for `score` where findings of that label are
+            dropped.
         minimum_score: name of the threshold under which a classifier's best label makes the part UNSURE.
         regions: parts of the picture that rules name.
         thresholds: `score` (findings below are dropped) and `nms-iou` (overlap from which boxes are one) have a
@@ -112,6 +114,7 @@ class Manifest:
     labels_file: str | None = None
     description: str = ""
     thresholds: dict[ThresholdName, Threshold] = field(default_factory=dict)
+    label_scores: dict[LabelText, ThresholdName] = field(default_factory=dict)
     minimum_score: ThresholdName | None = None
     regions: Annotated[dict[RegionName, Region], msgspec.Meta(max_length=64)] = field(default_factory=dict)
     rules: Annotated[tuple[Rule, ...], msgspec.Meta(max_length=100)] = ()
@@ -162,6 +165,11 @@ def problems_of(manifest: Manifest) -> list[tuple[str, str]]:
             found.append((f"rules[{index}].region", "is for findings that have a place; a classifier's have none."))
         unknown = [label for label in rule.labels if manifest.labels is not None and label not in manifest.labels]
         found.extend((f"rules[{index}].labels", f"names {label!r}, which is none of the labels.") for label in unknown)
+    for label, at in manifest.label_scores.items():
+        if at not in manifest.thresholds:
+            found.append((f"label_scores.{label}", f"names the threshold {at!r}, which [thresholds] lacks."))
+        if manifest.labels is not None and label not in manifest.labels:
+            found.append((f"label_scores.{label}", "is none of the labels."))
     if manifest.minimum_score is not None and manifest.minimum_score not in manifest.thresholds:
         found.append(("minimum_score", f"names the threshold {manifest.minimum_score!r}, which [thresholds] lacks."))
     return found

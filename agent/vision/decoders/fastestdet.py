@@ -11,39 +11,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.vision.candidates import Candidates, DecoderParams, Outputs, Unusable
+from agent.vision.decoders import reading
+from agent.vision.decoders.contract import Decoder, Output
+from wire.manifest import Task
 
-OPTIONS: dict[str, tuple[str, ...]] = {}
+OUTPUT = Output(name="output", default=0, help="The grid.")
 _OBJECT_POWER = np.float32(0.6)
 _CLASS_POWER = np.float32(0.4)
-_ROUNDING = 1e-3
-_ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 
 
+@reading.answering
 def decode(outputs: Outputs, params: DecoderParams) -> Candidates | Unusable:
     """Return the boxes of all cells whose score reaches the threshold."""
-    output = outputs[0]
-    if output.ndim != 4 or output.shape[0] != 1 or output.shape[1] != 5 + params.class_count:
-        return Unusable(reason=f"The output {output.shape} is not (1, {5 + params.class_count}, rows, columns).")
-    if not np.isfinite(output).all():
-        return Unusable(reason="The output holds values that are no numbers.")
-    rows, columns = output.shape[2:]
-    cells: NDArray[np.float32] = output.reshape(output.shape[1], -1).astype(np.float32, copy=False)
+    grid = reading.output(outputs, params, OUTPUT.of(params), (5 + params.class_count, None, None))
+    rows, columns = grid.shape[1:]
+    cells = grid.reshape(grid.shape[0], -1)
     objectness = cells[0]
-    if objectness.size and (objectness.min() < -_ROUNDING or objectness.max() > 1.0 + _ROUNDING):
-        return Unusable(reason="The objectness is not between 0 and 1.")
+    reading.probabilities(objectness, "Objectness")
     # A class score is at most 1, so a cell below this objectness cannot reach the threshold.
     near = np.flatnonzero(objectness >= (params.score_threshold ** (1.0 / 0.6)) * (1.0 - 1e-6))
     classes = cells[5:, near]
     class_ids = classes.argmax(axis=0)
     best = classes[class_ids, np.arange(near.size)]
-    if best.size and best.max() > 1.0 + _ROUNDING:
-        return Unusable(reason="The class scores are not between 0 and 1.")
-    scores = np.clip(objectness[near], _ZERO, _ONE) ** _OBJECT_POWER * np.clip(best, _ZERO, _ONE) ** _CLASS_POWER
+    reading.probabilities(best, "Class scores")
+    scores = reading.clipped(objectness[near]) ** _OBJECT_POWER * reading.clipped(best) ** _CLASS_POWER
     passed = scores >= params.score_threshold
     near, class_ids, scores = near[passed], class_ids[passed], scores[passed]
-    return Candidates(
-        boxes_xyxy=_boxes(cells[1:5, near], near, rows, columns, params), scores=scores, class_ids=class_ids
-    )
+    return reading.found(_boxes(cells[1:5, near], near, rows, columns, params), scores, class_ids)
 
 
 def _boxes(
@@ -51,7 +45,7 @@ def _boxes(
 ) -> NDArray[np.float32]:
     center_x = (np.tanh(values[0]) + (cells % columns).astype(np.float32)) / np.float32(columns)
     center_y = (np.tanh(values[1]) + (cells // columns).astype(np.float32)) / np.float32(rows)
-    half_width, half_height = _half_sigmoid(values[2]), _half_sigmoid(values[3])
+    half_width, half_height = (reading.sigmoid(size) * np.float32(0.5) for size in values[2:4])
     boxes = np.stack(
         [center_x - half_width, center_y - half_height, center_x + half_width, center_y + half_height], axis=1
     )
@@ -60,7 +54,11 @@ def _boxes(
     return result
 
 
-def _half_sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return sigmoid(v) / 2 without overflow: sigmoid(v) = (1 + tanh(v / 2)) / 2."""
-    half: NDArray[np.float32] = (_ONE + np.tanh(values * np.float32(0.5))) * np.float32(0.25)
-    return half
+DECODER = Decoder(
+    decode=decode,
+    task=Task.DETECT,
+    summary="FastestDet: one anchor-free grid, (1, 5 + classes, rows, columns).",
+    options=(OUTPUT,),
+    makes_boxes=True,
+    merges_overlaps=True,
+)

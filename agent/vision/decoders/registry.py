@@ -2,63 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import difflib
+import importlib
 from typing import Final
 
-from agent.vision.candidates import Decode
-from agent.vision.decoders import classify, fastestdet
+from agent.vision.decoders.contract import CLASS_AGNOSTIC_NMS, Decoder
 from wire.errors import LinesideError
-from wire.manifest import DecoderSpec, Task
+from wire.manifest import DecoderSpec
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decoder:
-    """One way to read outputs.
-
-    Args:
-        decode: outputs to candidates.
-        task: what a manifest that names the decoder must declare.
-        options: the decoder's own parameters, each with the texts it may be.
-        makes_boxes: its candidates have boxes, which need `thresholds.score` and suppression; the parameter
-            `class_agnostic_nms` is then known too.
-    """
-
-    decode: Decode
-    task: Task
-    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    makes_boxes: bool = False
-
-
-DECODERS: Final[dict[str, Decoder]] = {
-    "classify": Decoder(decode=classify.decode, task=Task.CLASSIFY, options=classify.OPTIONS),
-    "fastestdet": Decoder(decode=fastestdet.decode, task=Task.DETECT, options=fastestdet.OPTIONS, makes_boxes=True),
+# name: module of agent.vision.decoders, which has a `DECODER`; imported when a manifest names it
+DECODERS: Final[dict[str, str]] = {
+    "anomaly": "anomaly",
+    "classify": "classify",
+    "detection-rows": "detection_rows",
+    "detections": "detections",
+    "detr": "detr",
+    "fastestdet": "fastestdet",
+    "nanodet": "nanodet",
+    "semantic": "semantic",
+    "ssd": "ssd",
+    "yolov5": "yolov5",
+    "yolov8": "yolov8",
+    "yolov8-seg": "yolov8_seg",
+    "yolox": "yolox",
+    "yunet": "yunet",
 }
-CLASS_AGNOSTIC: Final = "class_agnostic_nms"
+CLASS_AGNOSTIC: Final = CLASS_AGNOSTIC_NMS.name
+
+
+def get(name: str) -> Decoder:
+    """Return a decoder by its name.
+
+    Raises:
+        LinesideError: `model.manifest_invalid` where there is no such decoder.
+    """
+    module = DECODERS.get(name)
+    if module is None:
+        near = difflib.get_close_matches(name, DECODERS, n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise LinesideError(
+            "model.manifest_invalid",
+            f"decoder.name: there is no decoder {name!r}.",
+            f"{hint}Decoders: {', '.join(sorted(DECODERS))}.",
+        )
+    decoder: Decoder = importlib.import_module(f"agent.vision.decoders.{module}").DECODER
+    return decoder
 
 
 def find(spec: DecoderSpec) -> Decoder:
-    """Return the decoder a manifest names.
+    """Return the decoder a manifest names, after checking the parameters it gives.
 
     Raises:
-        LinesideError: `model.manifest_invalid` where there is no such decoder, or it has no such parameter.
+        LinesideError: `model.manifest_invalid` where there is no such decoder, or it does not take a parameter.
     """
-    decoder = DECODERS.get(spec.name)
-    if decoder is None:
-        raise LinesideError(
-            "model.manifest_invalid",
-            f"decoder.name: there is no decoder {spec.name!r}.",
-            f"Decoders: {', '.join(sorted(DECODERS))}.",
-        )
+    decoder = get(spec.name)
+    known = {option.name: option for option in decoder.known_options()}
     for name, value in spec.parameters.items():
-        if name == CLASS_AGNOSTIC and decoder.makes_boxes and isinstance(value, bool):
-            continue
-        if value not in decoder.options.get(name, ()):
-            known = [f"{option} = {' | '.join(texts)}" for option, texts in decoder.options.items()]
-            known += [f"{CLASS_AGNOSTIC} = true | false"] if decoder.makes_boxes else []
+        option = known.get(name)
+        if option is None:
             raise LinesideError(
                 "model.manifest_invalid",
-                f"decoder.parameters.{name}: {value!r} is not known to the decoder {spec.name!r}.",
-                f"It knows: {'; '.join(known) or 'no parameters'}.",
+                f"decoder.parameters.{name}: the decoder {spec.name!r} has no such parameter.",
+                f"It knows: {', '.join(known)}.",
+            )
+        if not option.accepts(value):
+            raise LinesideError(
+                "model.manifest_invalid",
+                f"decoder.parameters.{name}: {value!r} is not allowed.",
+                f"It is {option.allowed}. {option.help}",
             )
     return decoder
