@@ -1,11 +1,8 @@
 """Decides whether a state from a device is news. Pure.
 
-Rules:
-
-1. A state of an earlier boot is old, whatever it says: a will that comes late never overrules a later birth.
-2. Of the same boot, a birth or report counts when its revision is higher; the same again is a retained duplicate.
-3. Of the same boot, a will counts whatever its revision: it was written when the connection was made.
-   It does not move the revision, so that the next birth is news.
+Boot and revision, in this order, tell which of two states is newer; the same again is a retained duplicate. The device
+numbers its states so that a will is newer than all of its own connection and older than the birth of the next: a will
+that comes late, of this boot or an earlier one, never overrules a later birth.
 """
 
 from __future__ import annotations
@@ -26,13 +23,6 @@ class Known:
 
 def after(known: Known, state: State) -> Known | None:
     """Return what the fleet knows after a state, None where the state is no news."""
-    if state.boot < known.boot:
+    if (state.boot, state.revision) <= (known.boot, known.revision):
         return None
-    if not state.online:
-        if state.boot == known.boot and not known.online:
-            return None
-        revision = known.revision if state.boot == known.boot else 0
-        return Known(boot=state.boot, revision=revision, online=False)
-    if state.boot == known.boot and state.revision <= known.revision:
-        return None
-    return Known(boot=state.boot, revision=state.revision, online=True)
+    return Known(boot=state.boot, revision=state.revision, online=state.online)

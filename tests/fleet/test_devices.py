@@ -7,11 +7,13 @@ from datetime import timedelta
 import pytest
 from sqlmodel import func, select
 
+from agent.uplink.presence import Presence
 from fleet import db
 from fleet.devices import presence, service
 from fleet.devices.service import EventSlice, HealthSlice
 from fleet.devices.tables import DeviceHealth
 from tests.support.fleet_stand import START, Stand
+from wire import codec
 from wire.messages import Event, Health, Lane, Reported, RunningModel, Severity, State
 
 DIGEST = "a" * 64
@@ -45,15 +47,18 @@ def health(cpu: float = 0.5) -> Health:
 @pytest.mark.parametrize(
     ("known", "coming", "expected"),
     [
+        ((0, 0, False), state(1, 1_000_001), (1, 1_000_001, True)),
         ((1, 3, True), state(1, 4), (1, 4, True)),
         ((1, 3, True), state(1, 3), None),  # a retained duplicate
         ((1, 3, True), state(1, 2), None),
         ((1, 3, True), state(2, 1), (2, 1, True)),
-        ((2, 1, True), state(1, 9, online=False), None),  # a will of an earlier boot never overrules a later birth
+        ((1, 3, True), state(1, 9, online=False), (1, 9, False)),  # a will is the last of its own connection
+        ((1, 9, False), state(1, 9, online=False), None),
+        ((1, 9, False), state(1, 4), None),
+        ((1, 9, False), state(1, 11), (1, 11, True)),  # the next connection
+        ((1, 11, True), state(1, 9, online=False), None),  # the will of the connection before comes late
+        ((2, 1, True), state(1, 9, online=False), None),  # and that of the boot before
         ((2, 1, True), state(1, 9), None),
-        ((1, 3, True), state(1, 1, online=False), (1, 3, False)),  # a will is as old as its connection
-        ((1, 3, False), state(1, 1, online=False), None),
-        ((1, 3, False), state(1, 4), (1, 4, True)),
         ((1, 3, True), state(2, 0, online=False), (2, 0, False)),
         ((2, 0, False), state(2, 1), (2, 1, True)),
     ],
@@ -63,6 +68,22 @@ def test_a_state_is_news_or_it_is_not(
 ) -> None:
     result = presence.after(presence.Known(boot=known[0], revision=known[1], online=known[2]), coming)
     assert (None if result is None else (result.boot, result.revision, result.online)) == expected
+
+
+def test_the_states_an_agent_makes_are_ordered_as_the_fleet_reads_them() -> None:
+    made = Presence("cell-1", 3)
+    first_will = codec.decode(made.will(), State)
+    births = [codec.decode(made.online(START, None), State) for _ in range(3)]
+    second_will = codec.decode(made.will(), State)
+    reborn = codec.decode(made.online(START, None), State)
+    left = codec.decode(made.leave(START), State)
+    known = presence.Known(boot=2, revision=5_000_000, online=False)
+    told = []
+    for one in [*births, first_will, reborn, first_will, births[0], left, second_will]:
+        following = presence.after(known, one)
+        told.append(following.online if following is not None else None)
+        known = following or known
+    assert told == [True, True, True, False, True, None, None, False, None]
 
 
 def absorb(stand: Stand, *states: State) -> list[bool]:
@@ -82,13 +103,13 @@ def test_a_birth_shows_the_device_online_with_what_it_reports(stand: Stand) -> N
 
 def test_a_late_will_of_the_last_boot_leaves_the_device_online(stand: Stand) -> None:
     stand.enrol("cell-1")
-    assert absorb(stand, state(1, 1), state(2, 1), state(1, 1, online=False)) == [True, True, False]
+    assert absorb(stand, state(1, 1), state(2, 1), state(1, 9, online=False)) == [True, True, False]
     assert stand.send("GET", "/devices/cell-1").json()["online"] is True
 
 
 def test_a_will_keeps_what_the_device_last_reported(stand: Stand) -> None:
     stand.enrol("cell-1")
-    absorb(stand, state(1, 1, digest=DIGEST), state(1, 1, online=False))
+    absorb(stand, state(1, 1, digest=DIGEST), state(1, 9, online=False))
     shown = stand.send("GET", "/devices/cell-1").json()
     assert shown["online"] is False
     assert shown["reported"]["models"][0]["digest"] == DIGEST
