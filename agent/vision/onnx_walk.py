@@ -11,6 +11,8 @@ from agent.vision.protobuf import Budget, Field
 
 MAX_FIELDS: Final = 5_000_000
 MAX_DEPTH: Final = 32
+MAX_NAMED: Final = 100_000  # inputs, outputs, initialisers and nodes of the main graph, together
+MAX_METADATA_BYTES: Final = 256 * 1024
 _KEPT: Final = 64  # names quoted in facts and reasons
 # Operator sets built into onnxruntime's own wheels.
 BUILT_IN_DOMAINS: Final = frozenset(
@@ -45,8 +47,10 @@ class OnnxFacts:
     Args:
         opsets: version per operator domain; "" is the standard one.
         foreign_operators: `domain:Operator` of each that neither the runtime nor a function of the file defines.
-        external_tensors: initialisers whose numbers lie outside the file.
+        external_tensors: initialisers whose numbers lie outside the file, each with the path it names, if any.
         inputs: without initialisers, which old files list among them.
+        makers: per tensor of the main graph, the operator that makes it and that operator's first input.
+        operators: the names of all operators used.
     """
 
     file_bytes: int
@@ -59,6 +63,8 @@ class OnnxFacts:
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     metadata: dict[str, str]
+    makers: dict[str, tuple[str, str]]
+    operators: frozenset[str]
 
     @property
     def opset(self) -> int:
@@ -84,6 +90,8 @@ class Walk:
         self._initializers: set[str] = set()
         self._inputs: list[TensorInfo] = []
         self._outputs: list[TensorInfo] = []
+        self._makers: dict[str, tuple[str, str]] = {}
+        self._metadata_left = MAX_METADATA_BYTES
 
     def facts(self) -> OnnxFacts:
         foreign = sorted(
@@ -102,6 +110,8 @@ class Walk:
             inputs=tuple(tensor for tensor in self._inputs if tensor.name not in self._initializers),
             outputs=tuple(self._outputs),
             metadata=self._metadata,
+            makers=self._makers,
+            operators=frozenset(operator for _, operator in self._operators),
         )
 
     def model(self) -> None:
@@ -121,8 +131,7 @@ class Walk:
             elif field.number == 8:
                 self._opset(field)
             elif field.number == 14 and len(self._metadata) < _KEPT:
-                parts = {part.number: protobuf.text(self._data, part) for part in self._messages(field)}
-                self._metadata[parts.get(1, "")] = parts.get(2, "")
+                self._note_metadata(field)
             elif field.number == 25:
                 self._function(field)
 
@@ -133,6 +142,13 @@ class Walk:
         """The inner fields that carry bytes."""
         return (inner for inner in self._fields(field.start, field.end) if inner.wire_type == protobuf.BYTES)
 
+    def _note_metadata(self, field: Field) -> None:
+        parts = {1: "", 2: ""}
+        for part in self._messages(field):
+            parts[part.number] = protobuf.text(self._data, part, 500 if part.number == 1 else self._metadata_left)
+        self._metadata_left -= len(parts[2])
+        self._metadata[parts[1]] = parts[2]
+
     def _opset(self, field: Field) -> None:
         domain, version = "", 0
         for inner in self._fields(field.start, field.end):
@@ -141,6 +157,8 @@ class Walk:
             elif inner.number == 2:
                 version = protobuf.signed(inner.value)
         self.opsets[domain] = version
+        if len(self.opsets) > _KEPT:
+            raise protobuf.Malformed("it names more operator sets than any model needs")
 
     def _function(self, field: Field) -> None:
         name = domain = ""
@@ -160,8 +178,9 @@ class Walk:
             if depth > MAX_DEPTH:
                 raise protobuf.Malformed(f"graphs lie more than {MAX_DEPTH} deep in each other")
             for inner in self._messages(field):
+                self._refuse_crowd()
                 if inner.number == 1:
-                    pending.extend((found, depth + 1, False) for found in self._node(inner))
+                    pending.extend((found, depth + 1, False) for found in self._node(inner, is_top=is_top))
                 elif inner.number == 5:
                     self._tensor(inner, is_initializer=is_top)
                 elif inner.number == 15:
@@ -171,17 +190,27 @@ class Walk:
                 elif inner.number == 12 and is_top:
                     self._outputs.append(self._tensor_info(inner))
 
+    def _refuse_crowd(self) -> None:
+        if len(self._inputs) + len(self._outputs) + len(self._initializers) + len(self._makers) > MAX_NAMED:
+            raise protobuf.Malformed("its graph has more parts than any model needs")
+
     def _nodes(self, nodes: list[tuple[Field, int]]) -> None:
         for node, _ in nodes:
-            for graph in self._node(node):
+            for graph in self._node(node, is_top=False):
                 self._graphs(graph, top=False)
 
-    def _node(self, node: Field) -> list[Field]:
+    def _node(self, node: Field, *, is_top: bool) -> list[Field]:
         """Note a node's operator; return the graphs among its attributes."""
         operator = domain = ""
+        first_input: str | None = None
+        outputs: list[str] = []
         graphs: list[Field] = []
         for inner in self._messages(node):
-            if inner.number == 4:
+            if inner.number == 1 and first_input is None:
+                first_input = protobuf.text(self._data, inner)
+            elif inner.number == 2 and len(outputs) < _KEPT:
+                outputs.append(protobuf.text(self._data, inner))
+            elif inner.number == 4:
                 operator = protobuf.text(self._data, inner)
             elif inner.number == 7:
                 domain = protobuf.text(self._data, inner)
@@ -194,6 +223,8 @@ class Walk:
                     elif attribute.number in (22, 23):
                         self._sparse(attribute)
         self._node_count += 1
+        if is_top:
+            self._makers |= dict.fromkeys(outputs, (operator, first_input or ""))
         self._operators.add((domain, operator))
         return graphs
 
@@ -203,16 +234,20 @@ class Walk:
                 self._tensor(inner, is_initializer=False)
 
     def _tensor(self, field: Field, *, is_initializer: bool) -> None:
-        name, external = "", False
+        name, path, external = "", "", False
         for inner in self._fields(field.start, field.end):
             if inner.number == 8 and inner.wire_type == protobuf.BYTES:
                 name = protobuf.text(self._data, inner)
-            elif inner.number == 13 or (inner.number == 14 and inner.value != 0):
+            elif inner.number == 13 and inner.wire_type == protobuf.BYTES:
+                external = True
+                parts = {part.number: protobuf.text(self._data, part, 200) for part in self._messages(inner)}
+                path = parts.get(2, "") if parts.get(1) == "location" else path
+            elif inner.number in (13, 14) and (inner.number == 13 or inner.value != 0):
                 external = True
         if is_initializer:
             self._initializers.add(name)
-        if external:
-            self._external.append(name or "unnamed")
+        if external and len(self._external) < _KEPT:
+            self._external.append(f"{name or 'unnamed'} in {path!r}" if path else name or "unnamed")
 
     def _tensor_info(self, field: Field) -> TensorInfo:
         name, element = "", 0

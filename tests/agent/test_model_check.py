@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from agent.vision import check
-from tests.support import shared_packages
+from tests.support import shared_packages, tiny_models
 from wire.errors import REGISTER
 
 
@@ -195,3 +195,65 @@ def test_a_package_whose_model_is_a_web_page_is_refused(shared_data: Path, tmp_p
     shutil.copyfile(shared_data / "models/bad/html_page_named.onnx", folder / "model.onnx")
 
     assert check.check_file(folder).code == "model.not_onnx"
+
+
+def rewritten(folder: Path, name: str, old: str, new: str) -> Path:
+    path = folder / name
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    return folder
+
+
+def test_the_golden_samples_run_and_a_wrong_one_is_named(tmp_path: Path) -> None:
+    tiny_models.make(tmp_path / "good")
+    result = check.check_file(tmp_path / "good")
+    assert (result.ok, result.facts["golden_samples"]) == (True, 3), result.reason
+
+    tiny_models.make(tmp_path / "swapped", "swapped")
+    result = check.check_file(tmp_path / "swapped")
+    assert (result.ok, result.code) == (False, "model.golden_mismatch")
+    assert "golden/blue.png" in result.reason
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [('"verdict"', '"verdikt"'), ("golden/blue.png", "golden/gone.png"), ("golden/blue.png", "/x.png")]
+)
+def test_a_golden_set_that_cannot_be_used_is_refused(old: str, new: str, tmp_path: Path) -> None:
+    tiny_models.make(tmp_path / "p")
+    result = check.check_file(rewritten(tmp_path / "p", "golden/expected.json", old, new))
+    assert (result.ok, result.code) == (False, "package.invalid"), result.reason
+
+
+def test_a_manifest_that_asks_for_an_older_opset_than_the_graph_uses_is_refused(tmp_path: Path) -> None:
+    tiny_models.make(tmp_path / "p")
+    folder = rewritten(tmp_path / "p", "manifest.toml", "[limits]", "[requires]\nopset = 16\n\n[limits]")
+    result = check.check_file(folder)
+    assert (result.ok, result.code) == (False, "model.manifest_mismatch")
+    assert "17" in result.reason
+
+
+def test_a_file_that_loads_but_cannot_run_is_refused(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Constant", [], ["s"], value=helper.make_tensor("v", TensorProto.INT64, [1], [7])),
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Cast", ["sum"], ["n"], to=TensorProto.INT64),
+        helper.make_node("Unsqueeze", ["n", "zero"], ["n1"]),
+        helper.make_node("Add", ["n1", "s"], ["shape"]),
+        helper.make_node("Reshape", ["x", "shape"], ["y"]),
+    ]
+    nodes.insert(0, helper.make_node("Constant", [], ["zero"], value=helper.make_tensor("z", 7, [1], [0])))
+    result = check.check_file(saved(tmp_path, *nodes))
+    assert (result.ok, result.code) == (False, "model.run_failed"), result.reason
+
+
+def test_the_path_of_data_outside_the_file_is_quoted(tmp_path: Path) -> None:
+    path = saved(tmp_path, helper.make_node("Add", ["x", "w"], ["y"]))
+    model = onnx.load(str(path))
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
+    weight.external_data.add(key="location", value="../../etc/passwd")
+    model.graph.initializer.append(weight)
+    path.write_bytes(model.SerializeToString())
+    result = check.check_file(path)
+    assert (result.ok, result.code) == (False, "model.external_data")
+    assert "../../etc/passwd" in result.reason
