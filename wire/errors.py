@@ -77,6 +77,18 @@ REGISTER: Final[dict[str, ErrorCode]] = {
     "model.provider_unavailable": ErrorCode(title="A required provider is missing", exit_status=6, http_status=422),
     "package.invalid": ErrorCode(title="The model package is not valid", exit_status=6, http_status=422),
     "package.incomplete": ErrorCode(title="Files of the model package are missing", exit_status=6, http_status=422),
+    "package.not_an_archive": ErrorCode(title="The file is not a packed package", exit_status=6, http_status=422),
+    "package.archive_truncated": ErrorCode(title="The packed package is cut short", exit_status=6, http_status=422),
+    "package.unsafe_path": ErrorCode(
+        title="A packed package names a path outside itself", exit_status=6, http_status=422
+    ),
+    "package.unsafe_entry": ErrorCode(
+        title="A packed package holds something other than plain files", exit_status=6, http_status=422
+    ),
+    "package.too_large": ErrorCode(title="A packed package is over the size limit", exit_status=6, http_status=422),
+    "package.damaged": ErrorCode(
+        title="Files of a package are not those its index lists", exit_status=6, http_status=422
+    ),
     "deployment.digest_mismatch": ErrorCode(
         title="Downloaded bytes differ from their digest", exit_status=6, http_status=422
     ),
