@@ -240,3 +240,22 @@ def test_messages_without_mqtt_acknowledgement_and_on_foreign_topics_do_no_harm(
         device.send("inspections", records.batch(records.entry(1, records.inspection())))
         device.wait(lambda one: one.settled() == {1})
     assert len(here.rows("SELECT 1 FROM quarantine")) == 2
+
+
+def test_the_embedded_broker_carries_the_same_and_a_kill_of_it_costs_only_time(tmp_path: Path) -> None:
+    with (
+        stand(tmp_path, "embedded") as here,
+        here.ingest() as ingest,
+        FakeDevice("cell-1", here.broker.address, protocol=4) as device,
+    ):
+        device.send("inspections", records.batch(records.entry(1, records.inspection(sequence=1))))
+        device.wait(lambda one: one.settled() == {1})
+        ingest.wake("cell-1", 3)
+        device.wait(lambda one: one.wakes)
+        pid, boots = here.broker.pid, len(device.hosts)
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        device.wait(lambda one: len(one.hosts) > boots and one.hosts[-1].online, timeout_s=30)
+        device.send("inspections", records.batch(records.entry(2, records.inspection(sequence=2))))
+        device.wait(lambda one: one.settled() == {1, 2})
+        assert _sequences(here) == [1, 2]

@@ -14,7 +14,7 @@ from sqlmodel import Session, SQLModel
 
 from fleet import db
 from fleet.absorb import Absorbed, Slice
-from fleet.broker import supervisor
+from fleet.broker import embedded, supervisor
 from fleet.ingest import seams
 from fleet.ingest.route import Standing
 from fleet.ingest.tables import QuarantineRow
@@ -84,13 +84,16 @@ def tables() -> list[Any]:
 
 
 @contextlib.contextmanager
-def stand(folder: Path) -> Iterator[Stand]:
-    """Start a mosquitto and open a database in `folder`."""
-    require.program("mosquitto")
+def stand(folder: Path, kind: str = "mosquitto") -> Iterator[Stand]:
+    """Start a broker and open a database in `folder`."""
+    if kind == "mosquitto":
+        require.program("mosquitto")
+    elif not embedded.is_installed():
+        require.missing("amqtt is not installed (the extra embedded-broker).")
 
     @dataclass(frozen=True)
     class Settings:
-        broker: Any = "mosquitto"
+        broker: Any = kind
         mqtt_host: str = "127.0.0.1"
         mqtt_port: int = ports.free_port()
         broker_dir: Path = folder / "broker"
