@@ -17,6 +17,7 @@ from agent.capture.encode import PictureKeeper
 from agent.capture.feed import Feed
 from agent.capture.folder import FolderSource
 from agent.capture.frame import Source, SourceInfo
+from agent.capture.paced import PacedSource
 from agent.capture.simulated import SimulatedCamera
 from agent.capture.video import VideoSource
 from agent.clock import SystemClock
@@ -301,9 +302,13 @@ def _source(name: str, source: SourceSettings) -> Source:
     if source.kind == "simulated":
         host, port = host_port(source.address or "")
         return SimulatedCamera(host, port, name)
-    if source.kind == "video":
-        return VideoSource(source.path or "", name, every_nth=source.every_nth)
-    return FolderSource(source.path or "", name, every_nth=source.every_nth)
+    path = source.path or ""
+    recorded: Source = (
+        VideoSource(path, name, every_nth=source.every_nth)
+        if source.kind == "video"
+        else FolderSource(path, name, every_nth=source.every_nth)
+    )
+    return PacedSource(recorded, source.frames_per_s) if source.frames_per_s is not None else recorded
 
 
 def _thread_count(settings: Settings, station: StationSettings) -> int:

@@ -108,6 +108,7 @@ class SourceSettings:
     Args:
         kind: `simulated` (address), `video` (path of a file) or `folder` (path of a folder of pictures).
         policy: `every` keeps the order and loses none; `latest` lets the newest frame win.
+        frames_per_s: plays a file at this pace, as a live camera would: it waits for nobody.
     """
 
     kind: Literal["simulated", "video", "folder"]
@@ -115,6 +116,7 @@ class SourceSettings:
     path: str | None = None
     policy: Literal["every", "latest"] = "every"
     every_nth: Annotated[int, msgspec.Meta(ge=1)] = 1
+    frames_per_s: Positive | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

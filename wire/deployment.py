@@ -89,8 +89,8 @@ class DeploymentReport:
     """A device's word on one deployment.
 
     Args:
-        sequence: counts the reports of this deployment; the fleet takes a higher one, accepts an equal one as a
-            duplicate, and refuses a lower one as stale.
+        sequence: counts the reports of this deployment; the fleet moves the deployment by a higher one only. An equal
+            one is a duplicate and a lower one stale: both are kept and acknowledged, and change nothing.
         code: a key of the error register where the state is a refusal or a failure.
         inferring_digest: the digest of the session in use when this was written.
     """
