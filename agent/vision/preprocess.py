@@ -55,6 +55,9 @@ class Preprocessor:
         spec: the manifest's input.
         batch: pictures in one tensor.
 
+    Attributes:
+        interpolation: as OpenCV numbers it.
+
     Raises:
         LinesideError: `model.manifest_invalid` where the values do not fit the element type.
     """
@@ -69,7 +72,7 @@ class Preprocessor:
         self._canvas_pixels = np.empty(pixels * 3, dtype=np.uint8)
         self._plane_pixels = [np.empty(pixels, dtype=np.uint8) for _ in range(self._channels)]
         self._mixed_pixels = np.empty(pixels * 3 if spec.color is Color.RGB else 0, dtype=np.uint8)
-        self._interpolation = _INTERPOLATIONS[spec.interpolation]
+        self.interpolation = _INTERPOLATIONS[spec.interpolation]
         self._tables = _tables(spec, self._channels)
         self._table = None if self._tables is None else np.stack(self._tables, axis=-1)[np.newaxis]
         self._tensor: NDArray[Any] | None = None
@@ -141,7 +144,7 @@ class Preprocessor:
 
     def _fill(self, prepared: _Prepared, slot: int, image_bgr: NDArray[np.uint8]) -> None:
         size = (prepared.placed.width_px, prepared.placed.height_px)
-        cv2.resize(image_bgr, size, dst=prepared.scaled, interpolation=self._interpolation)
+        cv2.resize(image_bgr, size, dst=prepared.scaled, interpolation=self.interpolation)
         if self._spec.layout is Layout.NCHW or self._spec.color is Color.GRAY:
             self._fill_planes(prepared, prepared.tensor[slot])
         else:
