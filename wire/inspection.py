@@ -83,7 +83,9 @@ class Finding:
         label: one of the manifest's labels.
         score: 0 to 1, as the manifest's decoder defines it.
         box: where, in source pixels; None where the finding speaks of the whole picture.
-        mask_rle: run lengths of the mask inside the box, row by row, starting with a run of zeros.
+        mask_rle: run lengths of the mask inside the box, widened to whole pixels, row by row, starting with a run of
+            zeros.
+        polygon_px: the outline of the mask's largest part, at most 64 corners (x, y) in source pixels.
         area_px: in source pixels.
         area_mm2: where the view is calibrated.
     """
@@ -92,6 +94,7 @@ class Finding:
     score: Fraction
     box: Box | None = None
     mask_rle: tuple[Count, ...] | None = None
+    polygon_px: Annotated[tuple[tuple[float, float], ...], msgspec.Meta(max_length=64)] | None = None
     area_px: float | None = None
     area_mm2: float | None = None
 

@@ -1,16 +1,24 @@
-"""Candidates that stayed become findings: labels, scores and boxes in source pixels, the best first."""
+"""Candidates that stayed become findings: labels, scores, boxes and masks in source pixels, the best first."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.vision import masks
 from agent.vision.candidates import Candidates
+from agent.vision.decoders.contract import MIN_AREA_PX, OUTLINE
 from agent.vision.geometry import Geometry
+from agent.vision.masks import Mask
 from wire.inspection import Box, Finding
+from wire.manifest import Manifest
+
+# A record with the masks of sixteen views must stay within the byte budget of its topic.
+MAX_MASK_RUNS: Final = 3000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,9 +27,27 @@ class FindingOptions:
 
     Args:
         max_findings: of one look; the best stay.
+        outline: how a shape is written down: "mask", "polygon", "both" or "none".
+        min_area_px: findings with a smaller mask are left out, in source pixels.
+        mm_per_px: of a calibrated view: millimetres on the part for one source pixel.
     """
 
     max_findings: int = 100
+    outline: str = "mask"
+    min_area_px: float = 0.0
+    mm_per_px: float | None = None
+
+
+def options_of(manifest: Manifest, mm_per_px: float | None = None) -> FindingOptions:
+    """Return what a manifest says of its findings."""
+    given = manifest.decoder.parameters
+    area = given.get(MIN_AREA_PX.name, MIN_AREA_PX.default)
+    return FindingOptions(
+        max_findings=manifest.max_findings,
+        outline=str(given.get(OUTLINE.name, OUTLINE.default)),
+        min_area_px=float(area) if isinstance(area, (int, float)) else MIN_AREA_PX.default,
+        mm_per_px=mm_per_px,
+    )
 
 
 def build(
@@ -32,6 +58,8 @@ def build(
     options: FindingOptions,
 ) -> tuple[Finding, ...]:
     """Return the findings of one look, clipped to the source picture.
+
+    Masks together have at most `MAX_MASK_RUNS` runs; those that come after have box and area only.
 
     Args:
         candidates: in network pixels.
@@ -45,9 +73,46 @@ def build(
         found = [Finding(label=name, score=score) for name, score in zip(names, scores, strict=True)]
         return tuple(found[: options.max_findings])
     boxes = geometry.to_source(candidates.boxes_xyxy[kept]).tolist()
-    found = [
-        Finding(label=name, score=score, box=Box(x1_px=x1, y1_px=y1, x2_px=x2, y2_px=y2))
-        for name, score, (x1, y1, x2, y2) in zip(names, scores, boxes, strict=True)
-        if x1 < x2 and y1 < y2  # what lies wholly in the letterbox's border is not in the picture
-    ]
-    return tuple(found[: options.max_findings])
+    built: list[Finding] = []
+    runs_left = MAX_MASK_RUNS
+    for index, name, score, (x1, y1, x2, y2) in zip(kept.tolist(), names, scores, boxes, strict=True):
+        if len(built) == options.max_findings:
+            break
+        if x1 >= x2 or y1 >= y2:
+            continue  # what lies wholly in the letterbox's border is not in the picture
+        finding = Finding(label=name, score=score, box=Box(x1_px=x1, y1_px=y1, x2_px=x2, y2_px=y2))
+        field = None if candidates.masks is None else candidates.masks.at(index)
+        if field is not None:
+            mask = masks.pixels_of(field, (x1, y1, x2, y2), geometry)
+            finding = _outlined(finding, mask, field.cropped, options, runs_left)
+            runs_left -= len(finding.mask_rle or ())
+            if (finding.area_px or 0.0) < options.min_area_px:
+                continue
+        built.append(finding)
+    return tuple(built)
+
+
+def _outlined(finding: Finding, mask: Mask | None, cropped: bool, options: FindingOptions, runs_left: int) -> Finding:
+    """Return a finding with its shape; something that covers the middle of no pixel keeps its box, with area 0."""
+    area_px = 0.0 if mask is None else float(mask.area_px)
+    area_mm2 = None if options.mm_per_px is None else area_px * options.mm_per_px**2
+    if mask is None:
+        return replace(finding, area_px=area_px, area_mm2=area_mm2)
+    runs = mask.runs() if options.outline in ("mask", "both") else None
+    if runs is not None and len(runs) > runs_left:
+        runs = None
+    height, width = mask.pixels.shape
+    around = Box(
+        x1_px=float(mask.left_px),
+        y1_px=float(mask.top_px),
+        x2_px=float(mask.left_px + width),
+        y2_px=float(mask.top_px + height),
+    )
+    return replace(
+        finding,
+        box=finding.box if cropped else around,
+        mask_rle=runs,
+        polygon_px=mask.polygon() if options.outline in ("polygon", "both") else None,
+        area_px=area_px,
+        area_mm2=area_mm2,
+    )
