@@ -13,7 +13,10 @@ SHARED = {
     "fastestdet-coco": ("fastestdet_coco_352.onnx", "labels/coco80.txt"),
     "mobilenet-imagenet": ("mobilenet_v2_imagenet_qdq.onnx", "labels/imagenet_synset.txt"),
     "mnist": ("mnist.onnx", None),
+    "pcb-board": ("pcb_mobilenet_v2_int8.onnx", None),
     "pcb-cnn": ("pcb_simple_cnn_fp32.onnx", None),
+    "pcb-cnn-int8": ("pcb_simple_cnn_int8.onnx", None),
+    "pcb-mobilenet-int8": ("pcb_mobilenet_v2_int8.onnx", None),
 }
 
 
