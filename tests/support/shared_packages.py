@@ -15,6 +15,12 @@ SHARED = {
     "mnist": ("mnist.onnx", None),
     "pcb-board": ("pcb_mobilenet_v2_int8.onnx", None),
     "pcb-cnn": ("pcb_simple_cnn_fp32.onnx", None),
+    "ppocr-cls": ("ppocr_v2_cls.onnx", None),
+    "ultraface": ("ultraface_rfb_320.onnx", None),
+    "yolov5u-autofeeder": ("yolov5nu_autofeeder_640_s8_slow.onnx", "labels/autofeeder3.txt"),
+    "yolov8n-coco": ("yolov8n_coco_640_u8.onnx", "labels/coco80.txt"),
+    "yolox-weeds": ("yolox_nano_weeds_416.onnx", "labels/weeds3.txt"),
+    "yunet-faces": ("yunet_n_320.onnx", None),
     "pcb-cnn-int8": ("pcb_simple_cnn_int8.onnx", None),
     "pcb-mobilenet-int8": ("pcb_mobilenet_v2_int8.onnx", None),
 }
