@@ -35,7 +35,8 @@ _DOC_STRING = b"\x32\x09retrained"
 def main() -> int:
     """Tell the story; 0 when everything in it came true."""
     args = _arguments()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     keep = args.keep is not None
     folder = args.keep if args.keep is not None else Path(tempfile.mkdtemp(prefix="lineside-demo-"))
     if keep and folder.exists() and any(folder.iterdir()):

@@ -156,7 +156,8 @@ class FleetApi:
                 length, found = self._save(answer, part, max_bytes)
             if found != digest:
                 raise ApiError(
-                    "deployment.digest_mismatch", f"The fleet sent other bytes ({found}) than asked for ({digest})."
+                    "deployment.digest_mismatch",
+                    f"The fleet sent other bytes than were asked for: {found[:12]}... instead of {digest[:12]}...",
                 )
             part.replace(path)
             _sync_folder(path.parent)
