@@ -17,8 +17,7 @@ from agent.vision.candidates import Candidates
 MAX_CANDIDATES: Final = 3000
 # An intersection over union is never greater.
 NEVER: Final = 1.0
-# Up to here all pairs are compared at once; beyond, each box that stays is compared with those that are left.
-_AT_ONCE: Final = 256
+_BLOCK: Final = 256
 _LEAST: Final = np.finfo(np.float64).tiny
 
 
@@ -39,53 +38,41 @@ def suppress(candidates: Candidates, *, iou_threshold: float, class_agnostic: bo
         return order
     sides = boxes[order].T.astype(np.float64)
     classes = None if class_agnostic else candidates.class_ids[order]
-    return order[
-        _by_matrix(sides, classes, iou_threshold)
-        if len(order) <= _AT_ONCE
-        else _one_by_one(sides, classes, iou_threshold)
-    ]
+    return order[_staying(sides, classes, iou_threshold)]
 
 
-def _by_matrix(
-    sides: NDArray[np.float64], classes: NDArray[np.int64] | None, iou_threshold: float
+def _staying(sides: NDArray[np.float64], classes: NDArray[np.int64] | None, iou_threshold: float) -> NDArray[np.intp]:
+    """Return the boxes that stay, of boxes in the order of their scores: block by block, each against what is left."""
+    left = np.arange(sides.shape[1])
+    kept: list[NDArray[np.intp]] = []
+    while len(left):
+        block, left = left[:_BLOCK], left[_BLOCK:]
+        rivals = _rivals(sides, classes, block, block, iou_threshold)
+        stays = np.ones(len(block), dtype=bool)
+        # Only a box that is near another one, itself aside, can drive one out.
+        for index in np.flatnonzero(np.count_nonzero(rivals, axis=1) > 1):
+            if stays[index]:
+                stays[index + 1 :] &= ~rivals[index, index + 1 :]
+        kept.append(block[stays])
+        if len(left):
+            left = left[~_rivals(sides, classes, kept[-1], left, iou_threshold).any(axis=0)]
+    return np.concatenate(kept)
+
+
+def _rivals(
+    sides: NDArray[np.float64],
+    classes: NDArray[np.int64] | None,
+    some: NDArray[np.intp],
+    others: NDArray[np.intp],
+    iou_threshold: float,
 ) -> NDArray[np.bool_]:
-    x1, y1, x2, y2 = sides
-    areas = (x2 - x1) * (y2 - y1)
-    wide = np.minimum.outer(x2, x2) - np.maximum.outer(x1, x1)
-    high = np.minimum.outer(y2, y2) - np.maximum.outer(y1, y1)
-    rivals = _too_near(wide, high, areas[:, np.newaxis] + areas, iou_threshold)
+    """Return which boxes are too near which others, (len(some), len(others))."""
+    x1, y1, x2, y2 = sides[:, some, np.newaxis]
+    u1, v1, u2, v2 = sides[:, others]
+    shared = np.maximum(np.minimum(x2, u2) - np.maximum(x1, u1), 0.0)
+    shared *= np.maximum(np.minimum(y2, v2) - np.maximum(y1, v1), 0.0)
+    union = (x2 - x1) * (y2 - y1) + (u2 - u1) * (v2 - v1) - shared
+    near: NDArray[np.bool_] = shared / np.maximum(union, _LEAST) > iou_threshold
     if classes is not None:
-        rivals &= classes[:, np.newaxis] == classes
-    stays = np.ones(len(areas), dtype=bool)
-    # Only a box that is near another one, itself aside, can drive one out.
-    for index in np.flatnonzero(np.count_nonzero(rivals, axis=1) > 1):
-        if stays[index]:
-            stays[index + 1 :] &= ~rivals[index, index + 1 :]
-    return stays
-
-
-def _one_by_one(
-    sides: NDArray[np.float64], classes: NDArray[np.int64] | None, iou_threshold: float
-) -> NDArray[np.bool_]:
-    x1, y1, x2, y2 = sides
-    areas = (x2 - x1) * (y2 - y1)
-    stays = np.ones(len(areas), dtype=bool)
-    for index in range(len(areas)):
-        if not stays[index]:
-            continue
-        rest = slice(index + 1, None)
-        wide = np.minimum(x2[index], x2[rest]) - np.maximum(x1[index], x1[rest])
-        high = np.minimum(y2[index], y2[rest]) - np.maximum(y1[index], y1[rest])
-        near = _too_near(wide, high, areas[index] + areas[rest], iou_threshold)
-        if classes is not None:
-            near &= classes[rest] == classes[index]
-        stays[rest] &= ~near
-    return stays
-
-
-def _too_near(
-    wide: NDArray[np.float64], high: NDArray[np.float64], areas: NDArray[np.float64], iou_threshold: float
-) -> NDArray[np.bool_]:
-    shared = np.maximum(wide, 0.0) * np.maximum(high, 0.0)
-    near: NDArray[np.bool_] = shared / np.maximum(areas - shared, _LEAST) > iou_threshold
+        near &= classes[some, np.newaxis] == classes[others]
     return near

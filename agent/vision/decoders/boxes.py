@@ -63,10 +63,9 @@ def labelled(
     if every:
         boxes, classes = np.nonzero(scores >= threshold)
         return boxes, classes, scores[boxes, classes]
-    classes = scores.argmax(axis=1)
-    best = scores[np.arange(len(scores)), classes]
+    best = scores.max(axis=1)
     boxes = np.flatnonzero(best >= threshold)
-    return boxes, classes[boxes], best[boxes]
+    return boxes, scores[boxes].argmax(axis=1), best[boxes]
 
 
 def grid(params: DecoderParams, strides: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
