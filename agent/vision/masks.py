@@ -92,7 +92,8 @@ def pixels_of(field: Field, box_xyxy: tuple[float, float, float, float], geometr
     rows, columns = field.values.shape
     across = (np.linspace(first_x, last_x, width) - x1) / (x2 - x1) * columns - 0.5
     down = (np.linspace(first_y, last_y, height) - y1) / (y2 - y1) * rows - 0.5
-    pixels = _positive(field.values, down, across)
+    with np.errstate(all="ignore"):  # what is no number is not positive
+        pixels = _positive(field.values, down, across)
     if not field.cropped:
         return Mask(pixels=pixels, left_px=left, top_px=top).tight()
     middle_x, middle_y = np.arange(width) + left + 0.5, np.arange(height) + top + 0.5

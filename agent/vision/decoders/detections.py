@@ -31,9 +31,10 @@ def decode(outputs: Outputs, params: DecoderParams) -> Candidates | Unusable:
     values = reading.output(outputs, params, BOXES.of(params), (len(scores), 4), may_be_empty=True)
     labels = reading.output(outputs, params, LABELS.of(params), (len(scores),), may_be_empty=True)
     if COUNT.of(params) is not None:
-        count = int(reading.output(outputs, params, COUNT.of(params), (1,))[0])
-        if not 0 <= count <= len(scores):
-            return Unusable(reason=f"The graph says that it found {count} things, and has {len(scores)} rows.")
+        stated = float(reading.output(outputs, params, COUNT.of(params), (1,))[0])
+        if not 0 <= stated <= len(scores) or stated != int(stated):
+            return Unusable(reason=f"The graph says that it found {stated:g} things, and has {len(scores)} rows.")
+        count = int(stated)
         scores, values, labels = scores[:count], values[:count], labels[:count]
     found = boxes.in_pixels(boxes.corners(values, ORDER.of(params)), params)
     return rows_of(found, scores, labels - np.float32(FIRST_LABEL.of(params)), params)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from agent.vision.candidates import Candidates, Decode, DecoderParams, Masks, Outputs, Unusable
 
 _ROUNDING = 1e-3
+_FARTHEST_PX = 1e9
 
 
 class UnreadableError(ValueError):
@@ -135,10 +136,10 @@ def found(
     """Return candidates with boxes.
 
     Raises:
-        UnreadableError: a box has a side at infinity, as after the exponential of a great number.
+        UnreadableError: a box has a side as good as at infinity, as after the exponential of a great number.
     """
     boxes = np.ascontiguousarray(boxes_xyxy, dtype=np.float32)
-    if not np.isfinite(boxes).all():
+    if not (np.abs(boxes) <= _FARTHEST_PX).all():
         raise UnreadableError("A box reaches to infinity.")
     return Candidates(
         boxes_xyxy=boxes,

@@ -57,7 +57,8 @@ class PrototypeMasks:
         top, bottom = _cells(y1 / high, y2 / high, rows)
         if left >= right or top >= bottom:
             return None
-        values = np.tensordot(self._coefficients[index], self._prototypes[:, top:bottom, left:right], axes=1)
+        with np.errstate(all="ignore"):  # values too great to be added cover nothing
+            values = np.tensordot(self._coefficients[index], self._prototypes[:, top:bottom, left:right], axes=1)
         return Field(values=values, region_xyxy=(left * wide, top * high, right * wide, bottom * high))
 
 
