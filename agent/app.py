@@ -26,7 +26,7 @@ from agent.deploy.journal import Journal
 from agent.deploy.runner import Runner
 from agent.deploy.store import Store
 from agent.desired import DesiredKeeper
-from agent.health import cores, time_quality
+from agent.health import cores, memory, time_quality
 from agent.health.probes import Probes
 from agent.health.reporter import HIGH_WATER_KEY, Overview, Reporter
 from agent.inspection.records import TimeQuality
@@ -87,6 +87,7 @@ class Agent:
     def __init__(self, settings: Settings, *, credential: str, mqtt_host: str, mqtt_port: int) -> None:
         # One frame stays on one thread; OpenCV's own pool would only fight with the runtime's threads.
         cv2.setNumThreads(1)
+        memory.limit_arenas()
         self._settings = settings
         device = settings.device.id
         data_dir = settings.data_dir
@@ -103,6 +104,7 @@ class Agent:
         boot = max(int(self._outbox.meta_get(_BOOT_KEY) or 0) + 1, mint.clock_ms() // 1000)
         self._outbox.meta_set(_BOOT_KEY, str(boot))
         self._mint = mint.Mint(int(self._outbox.meta_get(HIGH_WATER_KEY) or 0))
+        self._wall_clock = time_quality.WallClock(self._clock, lambda: self._mint.high_water_ms)
         self._api = FleetApi(settings.fleet.url, device, credential)
         self._pictures = PictureUploader(
             data_dir / "pictures", self._api, self._clock, max_bytes=settings.outbox.pictures_max_mb * _MIB
@@ -236,7 +238,7 @@ class Agent:
         return salt
 
     def _time_quality(self) -> TimeQuality:
-        return time_quality.assess(self._clock.now_utc(), self._mint.high_water_ms)
+        return self._wall_clock.quality()
 
     def _running(self) -> tuple[RunningModel, ...]:
         return tuple(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import struct
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
+from agent.clock import Clock
 from agent.inspection.records import TimeQuality
 from wire.inspection import TimeSource
 
@@ -17,8 +19,27 @@ _BACKWARDS_TOLERANCE_MS: Final = 60_000
 _STA_UNSYNC: Final = 0x0040
 # struct timex on 64-bit Linux: modes at 0, maxerror (µs) at 24, status at 40 (adjtimex(2)).
 _TIMEX_BYTES: Final = 208
+_FRESH_NS: Final = 1_000_000_000
 _MAXERROR_AT: Final = 24
 _STATUS_AT: Final = 40
+
+
+class WallClock:
+    """Assesses the wall clock at most once a second, since every record asks."""
+
+    def __init__(self, clock: Clock, high_water_ms: Callable[[], int]) -> None:
+        self._clock = clock
+        self._high_water_ms = high_water_ms
+        self._quality = TimeQuality(source=TimeSource.SUSPECT)
+        self._asked_ns: int | None = None
+
+    def quality(self) -> TimeQuality:
+        """Return what the wall clock was worth within the last second."""
+        now_ns = self._clock.monotonic_ns()
+        if self._asked_ns is None or now_ns - self._asked_ns > _FRESH_NS:
+            self._asked_ns = now_ns
+            self._quality = assess(self._clock.now_utc(), self._high_water_ms())
+        return self._quality
 
 
 def assess(now: datetime, high_water_ms: int) -> TimeQuality:

@@ -115,18 +115,36 @@ def test_records_become_rows_once_and_the_outbox_empties(tmp_path: Path, mosquit
         assert side.link.counts().records_settled == len(fleet.rows)
 
 
-def test_a_record_reaches_the_broker_within_about_a_tenth_of_a_second(tmp_path: Path, mosquitto: RunningBroker) -> None:
+def test_a_record_after_a_pause_reaches_the_broker_within_about_a_tenth_of_a_second(
+    tmp_path: Path, mosquitto: RunningBroker
+) -> None:
     with FakeFleet(mosquitto) as fleet, device(tmp_path, mosquitto) as side:
         until(lambda: side.link.connected)
         waits = []
-        for n in range(1, 21):
-            time.sleep(0.03)
+        for n in range(1, 11):
+            time.sleep(0.3)
             start = time.monotonic()
             seq = side.outbox.put_inspection(records.inspection(sequence=n), line_run="run7")
             fleet.wait(lambda f, seq=seq: seq in f.seqs())
             waits.append(time.monotonic() - start)
         print(f"put to fleet: median {statistics.median(waits) * 1000:.0f} ms, worst {max(waits) * 1000:.0f} ms")
         assert statistics.median(waits) < 0.12
+
+
+def test_records_in_a_stream_travel_a_few_at_a_time_and_wait_no_longer_than_a_third_of_a_second(
+    tmp_path: Path, mosquitto: RunningBroker
+) -> None:
+    with FakeFleet(mosquitto) as fleet, device(tmp_path, mosquitto) as side:
+        until(lambda: side.link.connected)
+        put_at: dict[int, float] = {}
+        waits: dict[int, float] = {}
+        for n in range(1, 41):
+            put_at[side.outbox.put_inspection(records.inspection(sequence=n), line_run="run7")] = time.monotonic()
+            time.sleep(0.05)
+            waits |= {seq: time.monotonic() - put_at[seq] for seq in fleet.seqs() - waits.keys()}
+        until(lambda: fleet.seqs() == put_at.keys())
+        assert max(waits.values()) < 0.4
+        assert side.link.counts().batches_sent < 20, "each record travelled alone"
 
 
 def test_an_idle_link_uses_no_processor(tmp_path: Path, mosquitto: RunningBroker) -> None:
