@@ -34,6 +34,8 @@ commands:
           demo --help lists its arguments, among them --broker auto|mosquitto|embedded, --once and --json FILE.
   test    the test suite; arguments go to pytest, whose exit status this is
   check   ruff, mypy --strict and import-linter: all of them run, all of them are reported
+  bench   agent: what the agent costs beside a bare run of the model and a plain loop [--json] [--rounds N]
+  soak    fuzz-models: hostile manifests and model files for as long as you say [--minutes N] [--json]
 
 The first run makes .venv and installs into it; later runs start at once. uv is used when it is on the PATH, else pip.
 Settings of a package index are honoured (PIP_*, UV_*, pip.conf, uv.toml). uv does not read pip's settings: where pip
@@ -47,8 +49,10 @@ exit status:
 """
 
 # Each command's requirements file, and the sets that are on the machine once it is installed (dev holds all of demo).
-NEEDS = {"demo": "demo", "test": "dev", "check": "dev"}
+NEEDS = {"demo": "demo", "test": "dev", "check": "dev", "bench": "dev", "soak": "dev"}
 PROVIDES = {"demo": ("demo",), "dev": ("dev", "demo")}
+# The second word of `bench` and `soak`, and the script that it starts.
+SCRIPTS = {("bench", "agent"): "bench_agent.py", ("soak", "fuzz-models"): "fuzz_models.py"}
 CHECKS = (
     ("ruff check", ["ruff", "check", "."]),
     ("ruff format", ["ruff", "format", "--check", "."]),
@@ -404,6 +408,13 @@ def main(arguments: list[str]) -> int:
     if command not in NEEDS or (command == "check" and rest):
         say(f"Unknown: {' '.join(arguments)}. The commands are {', '.join(NEEDS)}; --help explains them.")
         return 2
+    script = "story.py"
+    if command in ("bench", "soak"):
+        kinds = [kind for each, kind in SCRIPTS if each == command]
+        if not rest or rest[0] not in kinds:
+            say(f"{command} what? It takes {' or '.join(kinds)}; --help explains them.")
+            return 2
+        script, rest = SCRIPTS[command, rest[0]], rest[1:]
     if os.name != "posix":
         say("Lineside runs on Linux and macOS. On Windows, use WSL.")
         return 3
@@ -417,8 +428,8 @@ def main(arguments: list[str]) -> int:
             return run([str(PYTHON), "-m", "pytest", *rest])
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         sys.stdout.flush()
-        # The story takes this process's place: it gets the signals itself, and paths stay relative to the caller.
-        os.execv(str(PYTHON), [str(PYTHON), str(REPO / "scripts" / "story.py"), *rest])
+        # The script takes this process's place: it gets the signals itself, and paths stay relative to the caller.
+        os.execv(str(PYTHON), [str(PYTHON), str(REPO / "scripts" / script), *rest])
     except RunError as stop:
         say(str(stop))
         return stop.status
