@@ -17,8 +17,9 @@ from agent.vision.masks import Mask
 from wire.inspection import Box, Finding
 from wire.manifest import Manifest
 
-# A record with the masks of sixteen views must stay within the byte budget of its topic.
-MAX_MASK_RUNS: Final = 3000
+# A record of eight views with a hundred findings each, all with masks, must stay within the byte budget of its topic.
+MAX_SHAPE_COST: Final = 2000  # a run of a mask costs 1
+_CORNER_COST: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +60,8 @@ def build(
 ) -> tuple[Finding, ...]:
     """Return the findings of one look, clipped to the source picture.
 
-    Masks together have at most `MAX_MASK_RUNS` runs; those that come after have box and area only.
+    Shapes together cost at most `MAX_SHAPE_COST`: a mask that has too many runs for what is left of it is written as a
+    polygon, and what is too long even so has box and area only.
 
     Args:
         candidates: in network pixels.
@@ -74,7 +76,7 @@ def build(
         return tuple(found[: options.max_findings])
     boxes = geometry.to_source(candidates.boxes_xyxy[kept]).tolist()
     built: list[Finding] = []
-    runs_left = MAX_MASK_RUNS
+    cost_left = MAX_SHAPE_COST
     for index, name, score, (x1, y1, x2, y2) in zip(kept.tolist(), names, scores, boxes, strict=True):
         if len(built) == options.max_findings:
             break
@@ -84,23 +86,29 @@ def build(
         field = None if candidates.masks is None else candidates.masks.at(index)
         if field is not None:
             mask = masks.pixels_of(field, (x1, y1, x2, y2), geometry)
-            finding = _outlined(finding, mask, field.cropped, options, runs_left)
-            runs_left -= len(finding.mask_rle or ())
-            if (finding.area_px or 0.0) < options.min_area_px:
+            if (0.0 if mask is None else mask.area_px) < options.min_area_px:
                 continue
+            finding = _outlined(finding, mask, field.cropped, options, cost_left)
+            cost_left -= len(finding.mask_rle or ()) + _CORNER_COST * len(finding.polygon_px or ())
         built.append(finding)
     return tuple(built)
 
 
-def _outlined(finding: Finding, mask: Mask | None, cropped: bool, options: FindingOptions, runs_left: int) -> Finding:
+def _outlined(finding: Finding, mask: Mask | None, cropped: bool, options: FindingOptions, cost_left: int) -> Finding:
     """Return a finding with its shape; something that covers the middle of no pixel keeps its box, with area 0."""
     area_px = 0.0 if mask is None else float(mask.area_px)
     area_mm2 = None if options.mm_per_px is None else area_px * options.mm_per_px**2
     if mask is None:
         return replace(finding, area_px=area_px, area_mm2=area_mm2)
     runs = mask.runs() if options.outline in ("mask", "both") else None
-    if runs is not None and len(runs) > runs_left:
+    too_long = runs is not None and len(runs) > cost_left
+    if too_long:
         runs = None
+    polygon = None
+    if options.outline in ("polygon", "both") or too_long:
+        polygon = mask.polygon()
+        if polygon is not None and _CORNER_COST * len(polygon) + len(runs or ()) > cost_left:
+            polygon = None
     height, width = mask.pixels.shape
     around = Box(
         x1_px=float(mask.left_px),
@@ -112,7 +120,7 @@ def _outlined(finding: Finding, mask: Mask | None, cropped: bool, options: Findi
         finding,
         box=finding.box if cropped else around,
         mask_rle=runs,
-        polygon_px=mask.polygon() if options.outline in ("polygon", "both") else None,
+        polygon_px=polygon,
         area_px=area_px,
         area_mm2=area_mm2,
     )
