@@ -79,6 +79,7 @@ class Stations:
         self._loaded[name] = loaded
         if old is not None:
             old.session.close()
+            runtime.trim()
         log.info("Model %s runs version %s.", name, session.digest[:12], extra={"event": "model.activated"})
         return session.digest
 
