@@ -1,0 +1,52 @@
+"""How both command lines end: one form of error for a person, one exit status for a script."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from wire.errors import LinesideError
+
+EXIT_STATUSES: Final = (
+    "Exit status: 0 done, 2 usage, 3 configuration, 4 network, 5 refused by a rule, 6 model, 7 not found, 8 access, "
+    "9 internal, 130 interrupted."
+)
+
+
+def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None, extra: str) -> int:
+    """Run the command that the arguments name; return its exit status.
+
+    Args:
+        parser: each of whose commands set `run` to a function of the parsed arguments.
+        extra: of the distribution, which brings the libraries these commands need.
+    """
+    args = parser.parse_args(argv)
+    try:
+        status: int = args.run(args)
+    except LinesideError as error:
+        return _complain(error)
+    except ModuleNotFoundError as error:
+        return _complain(
+            LinesideError(
+                "config.missing_extra",
+                f"This needs {error.name}, which is not installed.",
+                f'Install the extra: pip install "lineside[{extra}]".',
+            )
+        )
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    return status
+
+
+def _complain(error: LinesideError) -> int:
+    """Tell a person what went wrong, on standard error; return the exit status."""
+    sys.stderr.write(f"error: {error.message}\n")
+    if error.next_step:
+        sys.stderr.write(f"       {error.next_step}\n")
+    sys.stderr.write(f"       ({error.code})\n")
+    return error.entry.exit_status
