@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from agent.vision.decoders import registry
 from wire import codec, topics
 from wire.errors import REGISTER
 
@@ -82,7 +84,39 @@ def errors_page() -> str:
     )
 
 
-PAGES = {"topics.md": topics_page, "error-codes.md": errors_page}
+def decoders_page() -> str:
+    intro = (
+        f"# Decoders\n\n{MADE}\n"
+        "A manifest names one under `[decoder]`, with `parameters` of its own. Outputs are named by place (from 0) or by\n"
+        "name. How to add one: [add a decoder](../how-to/add-a-decoder.md).\n"
+    )
+    parts = [intro]
+    for name in sorted(registry.DECODERS):
+        decoder = registry.get(name)
+        needs = "It needs the threshold `score`. " if decoder.makes_boxes else ""
+        if decoder.merges_overlaps:
+            needs += "Boxes that overlap by more than the threshold `nms-iou` (0.45 without one) count as one. "
+        elif decoder.makes_boxes:
+            needs += "Overlapping boxes are merged only where the manifest has the threshold `nms-iou`. "
+        rows = [
+            (f"`{one.name}`", one.allowed.replace(" | ", " or "), f"`{_toml(one.default)}`", one.help)
+            for one in decoder.known_options()
+        ]
+        parts.append(
+            f"\n## {name}\n\n{decoder.summary}\n\nTask `{decoder.task}`. {needs}".rstrip()
+            + f"\n\n{table(('Parameter', 'Is', 'Otherwise', 'Meaning'), rows)}"
+        )
+    return "".join(parts)
+
+
+def _toml(value: object) -> str:
+    """Return a value as a manifest writes it; what a decoder does without is left out there."""
+    if value is None or value == ():
+        return "none"
+    return json.dumps(value, default=list)
+
+
+PAGES = {"topics.md": topics_page, "error-codes.md": errors_page, "decoders.md": decoders_page}
 
 
 def main(arguments: list[str]) -> int:

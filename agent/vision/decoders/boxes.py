@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 import numpy as np
@@ -69,15 +70,23 @@ def labelled(
 
 
 def grid(params: DecoderParams, strides: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return each cell's column and row, (n, 2), and its stride, (n, 1), row by row and one stride after the other.
+    """Return each cell's column and row, (n, 2), and its stride, (n, 1); both are kept, and cannot be written to."""
+    return _grid(params.width_px, params.height_px, strides)
+
+
+@functools.lru_cache(maxsize=16)
+def _grid(width_px: int, height_px: int, strides: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Go row by row, and one stride after the other.
 
     The last row and column of cells may reach over the edge of the input (NanoDet counts them; sizes that are
     multiples of the strides have none).
     """
     places, sizes = [], []
     for stride in strides:
-        columns, rows = -(-params.width_px // stride), -(-params.height_px // stride)
+        columns, rows = -(-width_px // stride), -(-height_px // stride)
         y, x = np.divmod(np.arange(rows * columns), columns)
         places.append(np.stack([x, y], axis=1))
         sizes.append(np.full((rows * columns, 1), stride))
-    return np.concatenate(places).astype(np.float32), np.concatenate(sizes).astype(np.float32)
+    cells, spans = np.concatenate(places).astype(np.float32), np.concatenate(sizes).astype(np.float32)
+    cells.flags.writeable = spans.flags.writeable = False
+    return cells, spans
