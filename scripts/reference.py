@@ -87,8 +87,8 @@ def errors_page() -> str:
 def decoders_page() -> str:
     intro = (
         f"# Decoders\n\n{MADE}\n"
-        "A manifest names one under `[decoder]`, with `parameters` of its own. Outputs are named by place (from 0) or by\n"
-        "name. How to add one: [add a decoder](../how-to/add-a-decoder.md).\n"
+        "A manifest names one under `[decoder]`, with `parameters` of its own. Outputs are named by place (from 0)\n"
+        "or by name. How to add one: [add a decoder](../how-to/add-a-decoder.md).\n"
     )
     parts = [intro]
     for name in sorted(registry.DECODERS):

@@ -59,7 +59,8 @@ class RegionMasks:
         left, top, right, bottom = found.boxes_cells[number].tolist()
         rows = slice(max(top - 1, 0), min(bottom + 1, found.numbers.shape[0]))
         columns = slice(max(left - 1, 0), min(right + 1, found.numbers.shape[1]))
-        values = self._layers[place].margins(rows, columns).astype(np.float32)
+        with np.errstate(all="ignore"):  # of values near the greatest there are, the difference is infinite
+            values = self._layers[place].margins(rows, columns).astype(np.float32)
         owners = found.numbers[rows, columns]
         # Another region of this class in the same window is not part of this mask.
         values[(owners != 0) & (owners != found.ids[number])] = -np.abs(values).max(initial=1.0)
