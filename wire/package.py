@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ PATH_PATTERN: Final = r"^(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Z
 MAX_FILES: Final = 500
 MAX_FILE_BYTES: Final = 512 * 1024 * 1024
 MAX_PACKAGE_BYTES: Final = 1024 * 1024 * 1024
+MAX_TEXT_BYTES: Final = 4 * 1024 * 1024  # of the manifest, the labels and the golden set, which are read whole
+MAX_LABEL_CHARACTERS: Final = 100  # as `wire.inspection.LabelText`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +65,21 @@ class Package:
         return self.folder / MODEL_NAME
 
     def golden(self) -> GoldenSet:
-        """Read the golden set; empty where the package has none."""
+        """Read the golden set; empty where the package has none.
+
+        Raises:
+            LinesideError: `package.invalid`.
+        """
         path = self.folder / GOLDEN_NAME
-        return codec.decode(path.read_bytes(), GoldenSet) if path.is_file() else GoldenSet()
+        if not path.is_file():
+            return GoldenSet()
+        _refuse_long(path, "package.invalid")
+        try:
+            return codec.decode(path.read_bytes(), GoldenSet)
+        except LinesideError as error:
+            raise LinesideError(
+                "package.invalid", f"{path}: {error.message}", "Correct the golden set, or make it again."
+            ) from error
 
 
 def digest_of_file(path: Path) -> str:
@@ -110,6 +125,7 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         LinesideError: `model.manifest_invalid`, with file, line and key.
     """
+    _refuse_long(path, "model.manifest_invalid")
     try:
         document = strict_toml.read(path)
         manifest = document.value_of(Manifest)
@@ -153,13 +169,26 @@ def read_folder(folder: Path) -> Package:
     )
 
 
+def _refuse_long(path: Path, code: str) -> None:
+    with contextlib.suppress(OSError):  # whoever reads it says that better
+        if path.stat().st_size > MAX_TEXT_BYTES:
+            raise LinesideError(code, f"{path} has over {MAX_TEXT_BYTES} bytes.", "Shorten it.")
+
+
 def _labels(folder: Path, manifest: Manifest) -> tuple[str, ...]:
     if manifest.labels is not None:
         return manifest.labels
     path = folder / (manifest.labels_file or "")
     if re.fullmatch(PATH_PATTERN, manifest.labels_file or "") is None or not path.is_file():
         raise LinesideError("package.incomplete", f"{folder} has no labels file {manifest.labels_file!r}.")
-    labels = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    _refuse_long(path, "package.invalid")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise LinesideError("package.invalid", f"{path} is not UTF-8 text.", "Save it as UTF-8.") from error
+    labels = tuple(line.strip()[:MAX_LABEL_CHARACTERS] for line in lines if line.strip())
+    if not labels:
+        raise LinesideError("package.invalid", f"{path} has no labels.", "Write one label a line.")
     for rule in manifest.rules:
         for label in rule.labels:
             if label not in labels:

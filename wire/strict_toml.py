@@ -46,7 +46,7 @@ class Document:
     def line_of(self, key: str) -> int:
         """Return the line a key stands on, or that of the nearest table around it."""
         while key and key not in self.lines:
-            key = re.sub(r"(\.[^.\[\]]+|\[\d+\]|^[^.\[\]]+)$", "", key)
+            key = key[: max(key.rfind("."), key.rfind("["), 0)]
         return self.lines.get(key, 1)
 
     def _refuse_unknown(self, value: Any, kind: inspect.Type, key: str) -> None:
@@ -99,7 +99,7 @@ def read(path: Path) -> Document:
         raise LinesideError("config.invalid_syntax", f"{path}: is not UTF-8 text ({error.reason}).") from error
     try:
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, arrays in arrays in arrays
         line = re.search(r"line (\d+)", str(error))
         place = f":{line[1]}" if line else ""
         raise LinesideError(

@@ -107,6 +107,7 @@ def _try_package(found: package.Package, read: OnnxFacts) -> dict[str, Any]:
     """Run a package's model: its output must be what the manifest's decoder reads, and the golden samples'."""
     import numpy as np
 
+    from agent.inspection import judge, regions
     from agent.vision import pipeline, runtime
 
     needed = found.manifest.requires.opset
@@ -116,11 +117,13 @@ def _try_package(found: package.Package, read: OnnxFacts) -> dict[str, Any]:
             f"requires.opset = {needed}, but the model uses opset {read.opset}.",
             f"Write opset = {read.opset}.",
         )
-    samples = _golden_samples(found)
+    samples = found.golden().samples
     session = runtime.load(found, runtime.RuntimeOptions())
     parameters, _ = parameters_of(found.manifest, {})
     line = pipeline.Pipeline(session, found, parameters)
-    _look(line, found, np.full(_TRIAL_PICTURE, _GREY, dtype=np.uint8), "a grey picture")
+    grey = np.full(_TRIAL_PICTURE, _GREY, dtype=np.uint8)
+    findings = _look(line, found, grey, "a grey picture")
+    judge.judge(findings, judge.rules_of(found.manifest, parameters), regions.size_of(grey))
     for sample in samples:
         _try_sample(line, found, sample, parameters)
     return {
@@ -130,15 +133,6 @@ def _try_package(found: package.Package, read: OnnxFacts) -> dict[str, Any]:
         "digest": found.digest,
         "golden_samples": len(samples),
     }
-
-
-def _golden_samples(found: package.Package) -> tuple[GoldenSample, ...]:
-    try:
-        return found.golden().samples
-    except LinesideError as error:
-        raise LinesideError(
-            "package.invalid", f"{GOLDEN_NAME}: {error.message}", "Correct the golden set, or make it again."
-        ) from error
 
 
 def _try_sample(line: Pipeline, found: package.Package, sample: GoldenSample, parameters: dict[str, float]) -> None:
