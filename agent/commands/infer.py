@@ -127,7 +127,7 @@ def _json_line(
         "rule": judgement.fired or None,
         "detail": judgement.why or None,
         "findings": [
-            {"label": finding.label, "score": round(finding.score, 6), "box_xyxy_px": _box(finding)}
+            {"label": finding.label, "score": round(finding.score, 6), "box_xyxy_px": _box(finding), **_shape(finding)}
             for finding in findings
         ],
         "timings_ms": {
@@ -153,6 +153,12 @@ def _text_line(
 def _box(finding: Finding) -> list[float] | None:
     box = finding.box
     return None if box is None else [round(side, 2) for side in (box.x1_px, box.y1_px, box.x2_px, box.y2_px)]
+
+
+def _shape(finding: Finding) -> dict[str, Any]:
+    """Return what is known of the shape; most findings have a box only."""
+    known = {"area_px": finding.area_px, "mask_rle": finding.mask_rle, "polygon_px": finding.polygon_px}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def _summarise(verdicts: Counter[str], labels: Counter[str], dropped: dict[str, int]) -> int:

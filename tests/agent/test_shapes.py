@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -106,13 +110,14 @@ def test_instance_masks_equal_the_plain_loop(picture: np.ndarray, tmp_path: Path
 
 
 def blobs() -> np.ndarray:
-    """Three regions of class 1 (two touch by a corner only: one region), one of class 2, background 0."""
+    """Of class 1 two parts that touch by a corner (one region) and a dot; of class 2 a ring and an island; background 0."""
     ids = np.zeros((SIDE, SIDE), dtype=np.float32)
     ids[4:10, 6:20] = 1
     ids[10:14, 20:24] = 1  # touches the first one at a corner
     ids[40:41, 5:6] = 1
     ids[30:50, 30:60] = 2
     ids[34:40, 40:50] = 0  # a hole
+    ids[36:38, 44:46] = 2  # an island in it
     return ids
 
 
@@ -367,3 +372,29 @@ def test_an_unusable_map_says_why(tmp_path: Path) -> None:
 
     assert isinstance(findings, Unusable)
     assert "no probabilities" in findings.reason
+
+
+def test_the_command_line_writes_shapes(tmp_path: Path) -> None:
+    values = np.zeros((1, 1, SIDE, SIDE), dtype=np.float32)
+    values[0, 0, 8:10, 10:13] = 1.0
+    manifest = MANIFEST.format(
+        task="map", labels='["rust"]', decoder="semantic", parameters='rule = "threshold"', max_findings=5
+    )
+    found = answering_models.make(tmp_path / "m", manifest, {"y": values}, width=SIDE, height=SIDE)
+    cv2.imwrite(str(tmp_path / "p.png"), SAME)
+
+    ran = subprocess.run(
+        [sys.executable, "-m", "agent.cli", "infer", str(found.folder), str(tmp_path / "p.png"), "--jsonl"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    (finding,) = json.loads(ran.stdout)["findings"]
+    assert finding == {
+        "label": "rust",
+        "score": 1.0,
+        "box_xyxy_px": [10.0, 8.0, 13.0, 10.0],
+        "area_px": 6.0,
+        "mask_rle": [0, 6],
+    }
