@@ -110,7 +110,7 @@ def test_instance_masks_equal_the_plain_loop(picture: np.ndarray, tmp_path: Path
 
 
 def blobs() -> np.ndarray:
-    """Of class 1 two parts that touch by a corner (one region) and a dot; of class 2 a ring and an island; background 0."""
+    """Of class 1 two parts that touch by a corner (one region) and a dot; of class 2 a ring and an island in it."""
     ids = np.zeros((SIDE, SIDE), dtype=np.float32)
     ids[4:10, 6:20] = 1
     ids[10:14, 20:24] = 1  # touches the first one at a corner
