@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,10 @@ def of_method(
 ) -> dict[str, Any]:
     """Count what was found, by a middle that lies inside and by overlap, over defects, findings and boards."""
     answer: dict[str, Any] = {}
-    criteria = {"middle": pcb.hits, "iou_0.33": lambda one, other: pcb.iou(one, other) >= 0.33}
+    criteria: dict[str, Callable[[pcb.Box, pcb.Box], bool]] = {
+        "middle": pcb.hits,
+        "iou_0.33": lambda one, other: pcb.iou(one, other) >= 0.33,
+    }
     for name, same in criteria.items():
         recall = {
             board.id: (

@@ -11,7 +11,7 @@ from agent.vision import geometry
 from agent.vision.geometry import Geometry, Rect
 from wire.errors import LinesideError
 from wire.manifest import Input, Resize
-from wire.model_input import Outside, InputRegion, Unit
+from wire.model_input import InputRegion, Outside, Unit
 
 SIDES = st.integers(min_value=1, max_value=5000)
 SIZES = st.tuples(SIDES, SIDES)
