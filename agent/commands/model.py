@@ -1,4 +1,4 @@
-"""`lineside model`: whether a model may run here, and what it says of itself."""
+"""`lineside model`: whether a model may run here, and what it says; the other verbs have files of their own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+from agent.commands import model_init
 from wire import package
 from wire.errors import REGISTER
 
@@ -17,7 +18,7 @@ SHOW_SCHEMA: Final = "lineside.model-show/1"
 
 def add_parser(subparsers: Any) -> None:
     """Mount the commands."""
-    parser = subparsers.add_parser("model", help="check or show a model")
+    parser = subparsers.add_parser("model", help="draft, check, show, measure, compare or pack a model")
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     check = verbs.add_parser(
         "check",
@@ -33,6 +34,8 @@ def add_parser(subparsers: Any) -> None:
     show.add_argument("path", type=Path, metavar="PACKAGE_OR_FILE", help="folder of a model package, or ONNX file")
     show.add_argument("--json", action="store_true", help=f"write it as JSON ({SHOW_SCHEMA})")
     show.set_defaults(run=run_show)
+    for module in (model_init,):
+        module.add_verb(verbs)
 
 
 def run(args: argparse.Namespace) -> int:

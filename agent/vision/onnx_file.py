@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from agent.vision import onnx_walk, protobuf
-from agent.vision.onnx_walk import OnnxFacts, TensorInfo
+from agent.vision.onnx_picture import takes_picture
+from agent.vision.onnx_walk import OnnxFacts
 from wire.errors import LinesideError
 from wire.package import MAX_FILE_BYTES
 
 MIN_OPSET: Final = 7  # onnxruntime promises nothing for older ones
-_SPATIAL_MIN_PX: Final = 8
 
 
 def read(path: Path, max_bytes: int = MAX_FILE_BYTES) -> OnnxFacts:
@@ -103,21 +103,6 @@ def refuse(facts: OnnxFacts) -> None:
             f"None of its inputs takes a picture: {shapes or 'it has none'}.",
             "A picture input has four axes, 1 or 3 channels, and elements of type float32, float16 or uint8.",
         )
-
-
-def takes_picture(tensor: TensorInfo) -> bool:
-    """Tell whether an input can be a picture: (N, C, H, W) or (N, H, W, C), 1 or 3 channels; free sizes fit any."""
-    if len(tensor.shape) != 4 or tensor.element not in ("float32", "float16", "uint8"):
-        return False
-    _, first, second, third = tensor.shape
-    return any(
-        _may_be(channels, (1, 3)) and all(not isinstance(side, int) or side >= _SPATIAL_MIN_PX for side in sides)
-        for channels, sides in ((first, (second, third)), (third, (first, second)))
-    )
-
-
-def _may_be(size: int | str | None, allowed: tuple[int, ...]) -> bool:
-    return not isinstance(size, int) or size in allowed
 
 
 def _foreign_kind(head: bytes) -> str:

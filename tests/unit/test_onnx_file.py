@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from agent.vision import onnx_file
+from agent.vision import onnx_file, onnx_picture
 from agent.vision.onnx_walk import OnnxFacts, TensorInfo
 from wire.errors import LinesideError
 
@@ -128,7 +128,7 @@ def test_an_opset_older_than_the_runtime_supports_is_refused() -> None:
     ],
 )
 def test_a_model_must_take_a_picture(shape: tuple[int | str, ...], is_picture: bool) -> None:
-    assert onnx_file.takes_picture(TensorInfo(name="x", element="float32", shape=shape)) == is_picture
+    assert onnx_picture.takes_picture(TensorInfo(name="x", element="float32", shape=shape)) == is_picture
 
 
 @pytest.mark.parametrize(
