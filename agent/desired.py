@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Final, Protocol
 
+from agent.deploy.durable import Disk
 from wire import codec
 from wire.desired import Desired
 from wire.errors import LinesideError
@@ -29,6 +29,7 @@ class DesiredKeeper:
         self._path = data_dir / _FILE_NAME
         self._device = device
         self._api = api
+        self._disk = Disk()
         self._etag: str | None = None
         self.current = self._read()
 
@@ -36,7 +37,7 @@ class DesiredKeeper:
         """Ask the fleet; True when the document is new.
 
         Raises:
-            LinesideError: `network.*` or `access.*`; the document in force stays.
+            LinesideError: `network.*`, `access.*`, or `storage.*` where it cannot be kept; the document in force stays.
         """
         answer = self._api.desired(self._etag)
         if answer is None:
@@ -48,7 +49,7 @@ class DesiredKeeper:
             )
         is_new = self.current is None or document != self.current
         if is_new:
-            self._write(document)
+            self._disk.write(self._path, codec.encode(document))
             self.current = document
             log.info("Desired revision %d was read.", document.revision, extra={"event": "desired.changed"})
         self._etag = etag
@@ -62,11 +63,3 @@ class DesiredKeeper:
         except (OSError, LinesideError) as error:
             log.warning("The kept desired document is of no use: %s", error, extra={"event": "desired.set_aside"})
             return None
-
-    def _write(self, document: Desired) -> None:
-        temporary = self._path.with_suffix(".tmp")
-        with temporary.open("wb") as stream:
-            stream.write(codec.encode(document))
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(self._path)

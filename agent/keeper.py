@@ -113,11 +113,12 @@ class Keeper:
             changed = self._desired.refresh()
         except LinesideError as error:
             if self._reachable:
-                log.warning("The fleet cannot be asked: %s", error, extra={"event": "fleet.lost"})
+                event = "desired.not_kept" if error.code.startswith("storage.") else "fleet.lost"
+                log.warning("The desired document cannot be read anew: %s", error, extra={"event": event})
             self._reachable = False
             return False
         if not self._reachable:
-            log.info("The fleet answers again.", extra={"event": "fleet.found"})
+            log.info("The desired document can be read again.", extra={"event": "fleet.found"})
         self._reachable = True
         return changed
 

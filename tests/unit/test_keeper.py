@@ -180,6 +180,22 @@ def test_an_unreachable_fleet_and_a_full_disk_only_delay(tmp_path: Path, run: Ca
     until(lambda: keeper.desired_revision == 1)
 
 
+def test_a_document_the_disk_does_not_take_leaves_the_one_in_force_and_costs_no_restart(
+    tmp_path: Path, run: Callable[[Keeper], None]
+) -> None:
+    api, runner = Api(FIRST), Runner()
+    obstacle = tmp_path / "desired.json" / "obstacle"
+    obstacle.mkdir(parents=True)
+    keeper = keeper_of(tmp_path, api, runner, Stations(), poll_interval_s=0.1)
+    run(keeper)
+    until(lambda: len(api.asked_with) > 2)
+    assert keeper.desired_revision == 0
+    assert runner.calls.count("recover") == 1
+    obstacle.rmdir()
+    obstacle.parent.rmdir()
+    until(lambda: keeper.desired_revision == 1)
+
+
 def test_a_device_that_is_not_enrolled_is_told_how(tmp_path: Path) -> None:
     with pytest.raises(LinesideError) as caught:
         identity.read(tmp_path, "press-1")
