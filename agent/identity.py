@@ -11,13 +11,18 @@ from wire.enrolment import Enrolment
 from wire.errors import LinesideError
 
 _FILE_NAME: Final = "enrolment.json"
+_ROOM_BYTES: Final = 4096
+_ENROL: Final = (
+    "Get a claim token from the fleet (lineside-fleet claim create) and run: lineside enroll --config FILE --token -"
+)
 
 
 def read(data_dir: Path, device: str) -> Enrolment:
     """Return what enrolment left.
 
     Raises:
-        LinesideError: `config.missing_file` before enrolment, `config.invalid_value` where it is another device's.
+        LinesideError: `config.missing_file` before enrolment, `config.invalid_value` where it is another device's,
+            `storage.corrupt` where it is damaged.
     """
     path = data_dir / _FILE_NAME
     try:
@@ -26,10 +31,14 @@ def read(data_dir: Path, device: str) -> Enrolment:
         raise LinesideError(
             "config.missing_file",
             f"{path}: this device is not enrolled.",
-            "Get a claim token from the fleet (lineside-fleet claim create) and run: lineside enroll --token TOKEN.",
+            _ENROL,
         ) from error
+    except LinesideError as error:
+        raise LinesideError("storage.corrupt", f"{path} is damaged: {error.message}", _ENROL) from error
     except OSError as error:
-        raise LinesideError("config.missing_file", f"{path}: cannot be read ({error.strerror}).") from error
+        raise LinesideError(
+            "config.missing_file", f"{path}: cannot be read ({error.strerror}).", "Check the path and its permissions."
+        ) from error
     if enrolment.device != device:
         raise LinesideError(
             "config.invalid_value",
@@ -39,15 +48,31 @@ def read(data_dir: Path, device: str) -> Enrolment:
     return enrolment
 
 
+def reserve(data_dir: Path) -> None:
+    """Make sure that `write` will find a folder and room; raises OSError where it would not."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    _write_through(_temporary(data_dir), bytes(_ROOM_BYTES))
+
+
 def write(data_dir: Path, enrolment: Enrolment) -> Path:
     """Keep what enrolment gave, readable by this user only; replaces an older one as a whole."""
     data_dir.mkdir(parents=True, exist_ok=True)
     path = data_dir / _FILE_NAME
-    temporary = path.with_suffix(".tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(codec.encode(enrolment))
-        stream.flush()
-        os.fsync(stream.fileno())
+    temporary = _temporary(data_dir)
+    _write_through(temporary, codec.encode(enrolment))
     temporary.replace(path)
     return path
+
+
+def _temporary(data_dir: Path) -> Path:
+    return (data_dir / _FILE_NAME).with_suffix(".tmp")
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    """Write over what is there, so that room once reserved is used."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(data)
+        stream.truncate()
+        stream.flush()
+        os.fsync(stream.fileno())

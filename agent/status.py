@@ -60,7 +60,7 @@ def read(data_dir: Path) -> Status:
     """Return the last status.
 
     Raises:
-        LinesideError: `resource.not_found` where no agent has run here.
+        LinesideError: `resource.not_found` where no agent has run here, `storage.corrupt` where the file is damaged.
     """
     path = data_dir / _FILE_NAME
     try:
@@ -70,4 +70,10 @@ def read(data_dir: Path) -> Status:
             "resource.not_found",
             f"{path}: no agent has run with this data folder.",
             "Start one: lineside run --config FILE.",
+        ) from error
+    except LinesideError as error:
+        raise LinesideError(
+            "storage.corrupt",
+            f"{path} is damaged: {error.message}",
+            "An agent that runs replaces it within a second; see whether one does.",
         ) from error

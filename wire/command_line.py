@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -40,7 +41,19 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None, extra: str)
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _complain(_of_a_file(error))
     return status
+
+
+def _of_a_file(error: OSError) -> LinesideError:
+    """Name a file or folder that the system did not let a command use."""
+    sentence = f"{error.filename} cannot be used: {error.strerror}."
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return LinesideError("storage.full", sentence, "Make room.")
+    return LinesideError("storage.unusable", sentence, "Check the path and its permissions, or name another folder.")
 
 
 def _complain(error: LinesideError) -> int:

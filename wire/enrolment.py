@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
 from wire.ids import Name, ShortText
 
-Secret = Annotated[str, msgspec.Meta(min_length=16, max_length=200)]
+MIN_TOKEN_CHARS: Final = 16
+MAX_TOKEN_CHARS: Final = 200
+Secret = Annotated[str, msgspec.Meta(min_length=MIN_TOKEN_CHARS, max_length=MAX_TOKEN_CHARS)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 

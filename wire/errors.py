@@ -120,6 +120,7 @@ REGISTER: Final[dict[str, ErrorCode]] = {
     "database.not_current": ErrorCode(title="The database has another schema version", exit_status=3, http_status=503),
     "storage.full": ErrorCode(title="There is no room left", exit_status=9, http_status=507),
     "storage.corrupt": ErrorCode(title="A stored file is damaged", exit_status=9, http_status=500),
+    "storage.unusable": ErrorCode(title="A file or folder cannot be used", exit_status=9, http_status=500),
     "storage.in_use": ErrorCode(title="Another process uses the file", exit_status=9, http_status=409),
     "internal.unexpected": ErrorCode(title="Something went wrong inside Lineside", exit_status=9, http_status=500),
 }

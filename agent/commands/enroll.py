@@ -24,10 +24,18 @@ def run(args: argparse.Namespace) -> int:
     from agent import identity, settings
     from agent.uplink.fleet_api import FleetApi
     from agent.version import VERSION
-    from wire.enrolment import EnrolmentRequest
+    from wire.enrolment import MAX_TOKEN_CHARS, MIN_TOKEN_CHARS, EnrolmentRequest
+    from wire.errors import LinesideError
 
     config = settings.load(args.config, data_dir=args.data_dir)
     token = sys.stdin.readline().strip() if args.token == "-" else args.token  # noqa: S105  (a dash, not a secret)
+    if not MIN_TOKEN_CHARS <= len(token) <= MAX_TOKEN_CHARS:
+        raise LinesideError(
+            "claim.invalid",
+            "That is no claim token.",
+            f"Take what this prints, as a whole: lineside-fleet claim create --device {config.device.id}",
+        )
+    identity.reserve(config.data_dir)  # before the token is used up: it works only once
     api = FleetApi(config.fleet.url, config.device.id, None)
     enrolment = api.enrol(
         EnrolmentRequest(

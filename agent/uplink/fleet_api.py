@@ -208,9 +208,15 @@ class FleetApi:
         except httpx.TimeoutException as error:
             raise ApiError("network.unreachable", f"{self._client.base_url} did not answer in time.") from error
         except httpx.RemoteProtocolError as error:
-            raise ApiError("network.bad_answer", f"{self._client.base_url} broke off its answer: {error}.") from error
+            raise ApiError(
+                "network.bad_answer", f"{self._client.base_url} broke off its answer: {str(error).rstrip('.')}."
+            ) from error
         except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise ApiError("network.unreachable", f"{self._client.base_url} cannot be reached: {error}.") from error
+            raise ApiError(
+                "network.unreachable",
+                f"{self._client.base_url} cannot be reached: {str(error).rstrip('.')}.",
+                "Check [fleet] url, and that the fleet runs there.",
+            ) from error
 
     def _pieces(self, answer: httpx.Response, max_bytes: int) -> Iterator[bytes]:
         """Yield an answer's body, at most so many bytes and for so long."""
@@ -261,6 +267,13 @@ class FleetApi:
         code = _CODE_OF_STATUS.get(status, "network.bad_answer")
         if problem.code in REGISTER and REGISTER[problem.code].http_status == status:
             code = problem.code
+        if status == httpx.codes.UNAUTHORIZED:
+            return ApiError(
+                code,
+                f"The fleet does not take the credential of {self._device}.",
+                "Enrol this device again (lineside enroll), then start the agent again.",
+                status=status,
+            )
         text = problem.detail or problem.title or f"The fleet answered with status {status}."
         return ApiError(code, text[:500], problem.next_step[:500], status=status)
 

@@ -10,6 +10,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from wire.errors import LinesideError
 
@@ -26,9 +27,26 @@ def head() -> str:
 
 
 def current(engine: Engine) -> str | None:
-    """Return the revision a database has; None where it is empty."""
-    with engine.connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+    """Return the revision a database has; None where it is empty.
+
+    Raises:
+        LinesideError: `storage.*` where the file cannot be opened or is no database.
+    """
+    try:
+        with engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+    except OperationalError as error:
+        raise LinesideError(
+            "storage.unusable",
+            f"{engine.url.database} cannot be used: {error.orig}.",
+            "Check the path and its permissions, and the room on the disk.",
+        ) from error
+    except DatabaseError as error:
+        raise LinesideError(
+            "storage.corrupt",
+            f"{engine.url.database} cannot be read: {error.orig}.",
+            "Bring back a copy, or move the file away and run `lineside-fleet db upgrade`.",
+        ) from error
 
 
 def upgrade(engine: Engine) -> tuple[str | None, str]:

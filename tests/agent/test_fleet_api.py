@@ -96,6 +96,15 @@ def code_of(action: Callable[[], object]) -> str:
     return caught.value.code
 
 
+def test_a_credential_the_fleet_does_not_take_is_told_to_a_device_not_to_an_operator(
+    server: Server, api: FleetApi
+) -> None:
+    server.answer = lambda handler: handler.send(401)
+    with pytest.raises(ApiError, match="cell-1") as caught:
+        api.desired(None)
+    assert "lineside enroll" in caught.value.next_step
+
+
 def test_enrolment_sends_the_claim_and_returns_the_credential(server: Server, api: FleetApi) -> None:
     request = EnrolmentRequest(claim_token="c" * 20, device="cell-1", agent_version="0", architecture="x86_64")
     enrolment = Enrolment(device="cell-1", credential="s" * 30, mqtt_host="127.0.0.1", mqtt_port=1883)

@@ -87,6 +87,22 @@ def test_what_cannot_be_made_is_refused_with_the_registers_status(
     assert f"({code})" in err
 
 
+def test_a_folder_or_file_that_cannot_be_used_is_told_in_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    status, _, err = run(capsys, "--data-dir", str(tmp_path / "file"), "db", "upgrade")
+    assert (status, "(storage.unusable)" in err) == (9, True)
+    (tmp_path / "fleet.db").write_text("no database, but more than a hundred bytes of something else. " * 4)
+    for command in (["db", "upgrade"], ["claim", "create", "--device", "cell-1"], ["serve", "--port", "0"]):
+        status, _, err = run(capsys, "--data-dir", str(tmp_path), *command)
+        assert (status, "(storage.corrupt)" in err) == (9, True)
+    (tmp_path / "fleet.db").unlink()
+    (tmp_path / "fleet.db").mkdir()
+    status, _, err = run(capsys, "--data-dir", str(tmp_path), "db", "upgrade")
+    assert (status, "(storage.unusable)" in err) == (9, True)
+
+
 def test_a_version_travels_from_a_folder_to_a_devices_desired_document(
     stand: Stand, served: str, package: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
