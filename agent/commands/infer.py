@@ -9,13 +9,12 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.commands import frames
 from wire import manifest, package
 from wire.errors import LinesideError
 
 if TYPE_CHECKING:
-    from agent.capture.folder import FolderSource
     from agent.capture.frame import Frame
-    from agent.capture.video import VideoSource
     from agent.inspection.judge import Judgement
     from agent.vision.pipeline import Look, Pipeline
     from wire.inspection import Finding
@@ -56,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     parameters, refused = manifest.parameters_of(found.manifest, _overrides(args.parameter))
     if refused:
         raise LinesideError("deployment.out_of_bounds", " ".join(refused), "Choose a value within the bounds.")
-    source = _source_of(args.source, args.every_nth)
+    source = frames.source_of(args.source, args.every_nth)
     feed = Feed(source)
     feed.open()
     pipeline = _pipeline(found, RuntimeOptions(threads=args.threads), parameters)
@@ -77,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
             findings = look.findings if isinstance(look.findings, tuple) else ()
             labels.update(finding.label for finding in findings)
             verdicts[judgement.verdict] += 1
-            picture = _picture_of(source, taken.frame)
+            picture = frames.picture_of(source, taken.frame)
             print(
                 _json_line(taken.frame, picture, look, judgement, findings)
                 if args.jsonl
@@ -98,20 +97,6 @@ def _pipeline(found: package.Package, options: Any, parameters: dict[str, float]
     if not result.ok:
         raise LinesideError(result.code, result.reason, result.next_step)
     return Pipeline(runtime.load(found, options), found, parameters)
-
-
-def _source_of(path: Path, every_nth: int) -> FolderSource | VideoSource:
-    from agent.capture import folder, video
-
-    if path.is_dir() or path.suffix.lower() in folder.SUFFIXES:
-        return folder.FolderSource(path, path.name, every_nth=every_nth)
-    return video.VideoSource(path, path.name, every_nth=every_nth)
-
-
-def _picture_of(source: FolderSource | VideoSource, frame: Frame) -> str | None:
-    from agent.capture.folder import FolderSource
-
-    return source.name_of(frame.number) if isinstance(source, FolderSource) else None
 
 
 def _json_line(

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from agent.commands import model_init
+from agent.commands import model_bench, model_compare, model_init, model_pack
 from wire import package
 from wire.errors import REGISTER
 
@@ -34,7 +34,7 @@ def add_parser(subparsers: Any) -> None:
     show.add_argument("path", type=Path, metavar="PACKAGE_OR_FILE", help="folder of a model package, or ONNX file")
     show.add_argument("--json", action="store_true", help=f"write it as JSON ({SHOW_SCHEMA})")
     show.set_defaults(run=run_show)
-    for module in (model_init,):
+    for module in (model_init, model_bench, model_compare, model_pack):
         module.add_verb(verbs)
 
 

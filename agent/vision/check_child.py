@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from agent.vision.check import MAX_ANSWER_BYTES, CheckResult, facts_of, refused
 from wire import codec, package
 from wire.errors import LinesideError
-from wire.manifest import GOLDEN_NAME, GoldenSample, parameters_of
+from wire.manifest import GOLDEN_NAME, GoldenSample, Manifest, parameters_of
+from wire.model_input import Unit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from agent.vision.onnx_walk import OnnxFacts
     from agent.vision.pipeline import Pipeline
 
-_TRIAL_PICTURE: Final = (480, 640, 3)
+_TRIAL_SIZE: Final = (480, 640)
 _GREY: Final = 128
 _MAX_TRIAL_ELEMENTS: Final = 64 * 1024 * 1024
 
@@ -121,7 +122,7 @@ def _try_package(found: package.Package, read: OnnxFacts) -> dict[str, Any]:
     session = runtime.load(found, runtime.RuntimeOptions())
     parameters, _ = parameters_of(found.manifest, {})
     line = pipeline.Pipeline(session, found, parameters)
-    grey = np.full(_TRIAL_PICTURE, _GREY, dtype=np.uint8)
+    grey = np.full((*_trial_size(found.manifest), 3), _GREY, dtype=np.uint8)
     findings = _look(line, found, grey, "a grey picture")
     judge.judge(findings, judge.rules_of(found.manifest, parameters), regions.size_of(grey))
     for sample in samples:
@@ -133,6 +134,15 @@ def _try_package(found: package.Package, read: OnnxFacts) -> dict[str, Any]:
         "digest": found.digest,
         "golden_samples": len(samples),
     }
+
+
+def _trial_size(spec: Manifest) -> tuple[int, int]:
+    """Return height and width of a picture that the region, where it is in pixels, lies within."""
+    height, width = _TRIAL_SIZE
+    region = spec.input.region
+    if region is None or region.unit is not Unit.PX:
+        return height, width
+    return max(height, math.ceil(region.top + region.height)), max(width, math.ceil(region.left + region.width))
 
 
 def _try_sample(line: Pipeline, found: package.Package, sample: GoldenSample, parameters: dict[str, float]) -> None:
