@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -193,6 +194,8 @@ def load(path: Path, environment: Mapping[str, str] = os.environ, data_dir: str 
             "Use small letters, digits and hyphens, at most 64.",
         )
     for key, sentence, next_step in _problems_of(settings):
+        if key == "fleet.url" and "LINESIDE_FLEET_URL" in environment:
+            raise LinesideError("config.invalid_value", f"LINESIDE_FLEET_URL: {sentence}", next_step)
         raise document.error("config.invalid_value", key, sentence, next_step)
     return settings
 
@@ -208,7 +211,7 @@ def host_port(address: str) -> tuple[str, int]:
 
 def _problems_of(settings: Settings) -> list[tuple[str, str, str]]:
     """Return what types cannot say, as (key, sentence, next step)."""
-    found: list[tuple[str, str, str]] = []
+    found = _url_problems(settings.fleet.url)
     names = [station.id for station in settings.stations]
     for number, station in enumerate(settings.stations):
         place = f"stations[{number}]"
@@ -228,6 +231,17 @@ def _problems_of(settings: Settings) -> list[tuple[str, str, str]]:
                 (f"{place}.line.kind", "each_frame needs files as sources.", "Use a source of kind video or folder.")
             )
     return found
+
+
+def _url_problems(url: str) -> list[tuple[str, str, str]]:
+    try:
+        parts = urlsplit(url)
+        is_right = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none
+        is_right = False
+    if is_right and parts.path in {"", "/"} and not parts.query and not parts.fragment:
+        return []
+    return [("fleet.url", f"{url!r} is not the address of a fleet.", 'Use the form url = "http://server:8080".')]
 
 
 def _source_problems(key: str, source: SourceSettings) -> list[tuple[str, str, str]]:

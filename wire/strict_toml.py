@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +17,7 @@ from msgspec import inspect
 from wire.errors import LinesideError
 
 T = TypeVar("T")
+_STEP = re.compile(r"[^.\[\]]+|\.\.\.")  # of a place in a message: `stations[0].id`, `parameters[...]`
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\]]+?)\s*\]\]?\s*(#.*)?$")
 _KEY = re.compile(r"""^\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=""")
 
@@ -37,7 +40,7 @@ class Document:
         try:
             return msgspec.convert(self.tables, kind, strict=True)
         except msgspec.ValidationError as error:
-            raise self._explain(str(error)) from error
+            raise self._explain(str(error), kind) from error
 
     def error(self, code: str, key: str, sentence: str, next_step: str = "") -> LinesideError:
         """Make an error that points at a key of this file."""
@@ -50,6 +53,8 @@ class Document:
         return self.lines.get(key, 1)
 
     def _refuse_unknown(self, value: Any, kind: inspect.Type, key: str) -> None:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self.error("config.invalid_value", key, f"{value} is not a number to count with.", "Write a number.")
         if isinstance(kind, inspect.Metadata):
             self._refuse_unknown(value, kind.type, key)
         elif isinstance(kind, inspect.UnionType):
@@ -72,7 +77,7 @@ class Document:
             for name, inner in value.items():
                 self._refuse_unknown(inner, kind.value_type, f"{key}.{name}" if key else name)
 
-    def _explain(self, text: str) -> LinesideError:
+    def _explain(self, text: str, kind: type) -> LinesideError:
         sentence, _, place = text.partition(" - at `")
         key = place.rstrip("`").removeprefix("$").removeprefix(".")
         missing = re.fullmatch(r"Object missing required field `([^`]+)`", sentence)
@@ -80,7 +85,34 @@ class Document:
             name = f"{key}.{missing[1]}" if key else missing[1]
             return self.error("config.missing_key", name, "this key is required.", "Add it.")
         code = "config.wrong_type" if re.match(r"Expected `[a-z |]+`, got", sentence) else "config.invalid_value"
-        return self.error(code, key, f"{sentence[0].lower()}{sentence[1:]}.", "Correct the value.")
+        sentence = f"{sentence[0].lower()}{sentence[1:]}."
+        allowed = _allowed(inspect.type_info(kind), _STEP.findall(key))
+        wrong = re.fullmatch(r"invalid enum value '(.*)'\.", sentence)
+        if wrong and isinstance(allowed, tuple):
+            near = difflib.get_close_matches(wrong[1], allowed, n=1, cutoff=0.5)
+            hint = f"Did you mean {near[0]!r}? " if near else ""
+            return self.error(code, key, sentence, f"{hint}Allowed here: {', '.join(allowed)}.")
+        if isinstance(allowed, str) and " matching regex " in sentence:
+            return self.error(code, key, "this text is not allowed here.", allowed)
+        return self.error(code, key, sentence, "Correct the value.")
+
+
+def _allowed(kind: inspect.Type, steps: Sequence[str]) -> tuple[str, ...] | str | None:
+    """Return what a value may be, some steps into a type: choices, or words about it; None where neither is known."""
+    if isinstance(kind, inspect.UnionType):
+        return next((found for member in kind.types if (found := _allowed(member, steps)) is not None), None)
+    if isinstance(kind, inspect.Metadata):
+        words = (kind.extra_json_schema or {}).get("description")
+        return words if not steps and words else _allowed(kind.type, steps)
+    if not steps:
+        if isinstance(kind, inspect.EnumType):
+            return tuple(str(member.value) for member in kind.cls)
+        return tuple(str(value) for value in kind.values) if isinstance(kind, inspect.LiteralType) else None
+    if isinstance(kind, inspect.DataclassType):
+        return next((_allowed(field.type, steps[1:]) for field in kind.fields if field.name == steps[0]), None)
+    if isinstance(kind, inspect.VarTupleType | inspect.ListType):
+        return _allowed(kind.item_type, steps[1:])
+    return _allowed(kind.value_type, steps[1:]) if isinstance(kind, inspect.DictType) else None
 
 
 def read(path: Path) -> Document:
@@ -90,7 +122,7 @@ def read(path: Path) -> Document:
         LinesideError: `config.missing_file` or `config.invalid_syntax`.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors put a mark before the text
     except OSError as error:
         raise LinesideError(
             "config.missing_file", f"{path}: cannot be read ({error.strerror}).", "Check the path and its permissions."

@@ -66,6 +66,18 @@ def test_environment_wins_over_the_file_and_a_flag_over_both(tmp_path: Path) -> 
         ('kind = "simulated"\naddress = "127.0.0.1:7001"\n', 'kind = "each_frame"\n', "config.invalid_value",
          ":9: stations[0].line.kind:", "video or folder"),
         ("[device]", "[device", "config.invalid_syntax", ":1:", "TOML"),
+        ('kind = "simulated"', 'kind = "simulatde"', "config.invalid_value", ":9: stations[0].line.kind:",
+         "Did you mean 'simulated'? Allowed here: each_frame, simulated."),
+        ('id = "press-1"', 'id = "Press 1"', "config.invalid_value", ":2: device.id:", "Small letters, digits"),
+        ('id = "gauge"', 'id = "gauge"\ndeadline_ms = inf', "config.invalid_value", ":7: stations[0].deadline_ms:",
+         "inf"),
+        ('model = "demo-parts"', 'model = "demo-parts"\nparameters = {ok = nan}', "config.invalid_value",
+         ":15: stations[0].views[0].parameters.ok:", "nan"),
+        ('model = "demo-parts"', 'model = "demo-parts"\nparameters = {ok = "high"}', "config.wrong_type",
+         ":15: stations[0].views[0].parameters", "expected `float`"),
+        *(("[[stations]]", f'[fleet]\nurl = "{url}"\n\n[[stations]]', "config.invalid_value", ":6: fleet.url:",
+           'url = "http://server:8080"')
+          for url in ("server", "ftp://server", "http://", "http://server:80800", "http://server/api/v1")),
     ],
 )  # fmt: skip
 def test_an_error_names_the_place_and_the_way_out(
@@ -78,6 +90,15 @@ def test_an_error_names_the_place_and_the_way_out(
     assert str(path) in caught.value.message
     assert place in caught.value.message
     assert words in str(caught.value)
+
+
+def test_a_wrong_address_from_the_environment_names_the_variable(tmp_path: Path) -> None:
+    with pytest.raises(LinesideError, match=r"^LINESIDE_FLEET_URL: 'server'"):
+        settings.load(write(tmp_path, GOOD), environment={"LINESIDE_FLEET_URL": "server"})
+
+
+def test_the_mark_some_editors_put_before_the_text_does_no_harm(tmp_path: Path) -> None:
+    assert settings.load(write(tmp_path, "\ufeff" + GOOD), environment={}).device.id == "press-1"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
