@@ -24,6 +24,8 @@ BUSY_TIMEOUT_MS: Final = 15_000
 JOURNAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
 MAX_BOUND_VALUES: Final = 30_000  # SQLite allows 32,766 in one statement
 _WRITES: Final = "lineside_writes"
+_EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
+_LATEST: Final = datetime.max.replace(tzinfo=UTC)
 
 # Every constraint has a name, so that a later migration can change it.
 SQLModel.metadata.naming_convention = {
@@ -36,7 +38,11 @@ SQLModel.metadata.naming_convention = {
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """A column of aware times in UTC; a naive time is refused, and times come back aware."""
+    """A column of aware times in UTC; a naive time is refused, and times come back aware.
+
+    What no date in UTC can hold (the year 1, east of Greenwich) becomes the nearest: a device whose clock has lost its
+    senses must get its records settled, too.
+    """
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -46,7 +52,10 @@ class UtcTime(TypeDecorator[datetime]):
             return None
         if value.tzinfo is None:
             raise ValueError(f"{value} has no time zone")
-        value = value.astimezone(UTC)
+        try:
+            value = value.astimezone(UTC)
+        except OverflowError:
+            value = _EARLIEST if value.year == 1 else _LATEST
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002

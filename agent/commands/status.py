@@ -23,7 +23,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show the status; 7 where no agent runs."""
+    """Show the status; 7 where no agent runs, 9 where one runs that has nothing to say."""
     import sys
     from datetime import UTC, datetime
 
@@ -38,19 +38,38 @@ def run(args: argparse.Namespace) -> int:
         data_dir = args.data_dir
     found = status.read(data_dir)
     age_s = (datetime.now(UTC) - found.at).total_seconds()
+    is_silent = age_s > _FRESH_S and _runs(found)
     if args.json:
         print(codec.encode(found).decode())
     else:
-        for line in _lines(found, age_s):
+        for line in _lines(found, age_s, is_silent=is_silent):
             print(line)
+    if is_silent:
+        sys.stderr.write(
+            f"The agent (process {found.pid}) runs, but has written nothing for {age_s:.0f} s: look at its log, and "
+            "whether the disk is full.\n"
+        )
+        return 9
     if age_s > _FRESH_S:
         sys.stderr.write(f"The agent does not run: its last word is {age_s:.0f} s old.\n")
         return 7
     return 0
 
 
-def _lines(found: Status, age_s: float) -> list[str]:
-    if age_s > _FRESH_S:
+def _runs(found: Status) -> bool:
+    """Whether the process that wrote the status is still there; a later one of the same number is another."""
+    import psutil
+
+    try:
+        return psutil.Process(found.pid).create_time() <= found.at.timestamp()
+    except psutil.Error:
+        return False
+
+
+def _lines(found: Status, age_s: float, *, is_silent: bool) -> list[str]:
+    if is_silent:
+        link = "SILENT; this was its last word"
+    elif age_s > _FRESH_S:
         link = "NOT RUNNING; this was its last word"
     else:
         link = f"connected (MQTT {found.mqtt_protocol})" if found.connected else "NOT connected to the broker"

@@ -100,6 +100,7 @@ class Reporter:
     def run(self, worker: Worker) -> None:
         """Report until told to stop."""
         counters_at = 0.0
+        failing = False
         while not worker.stop.is_set():
             worker.beat()
             try:
@@ -110,8 +111,11 @@ class Reporter:
                 if time.monotonic() >= self._send_at:
                     self._send_at = time.monotonic() + self.interval_s
                     self._outbox.put(Lane.HEALTH, self._health())
+                failing = False
             except (LinesideError, OSError) as error:
-                log.warning("Health could not be kept: %s", error, extra={"event": "health.failed"})
+                if not failing:  # told once, not with each second
+                    log.warning("Health cannot be kept: %s", error, extra={"event": "health.failed"})
+                failing = True
             self._clock.wait(worker.stop, _TICK_S)
 
     def flush_counters(self) -> None:

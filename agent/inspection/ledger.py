@@ -87,7 +87,12 @@ class Ledger:
             self._pay()
             self._put(inspection, run)
         except LinesideError as error:
-            log.error("A verdict could not be recorded, the part is diverted: %s", error)  # noqa: TRY400
+            if not self._owed:  # told once, not with each part
+                log.error(  # noqa: TRY400
+                    "Verdicts cannot be recorded, parts are diverted from here on: %s",
+                    error,
+                    extra={"event": "verdict.not_recorded"},
+                )
             if len(self._owed) < MAX_OWED:
                 self._owed.append((self._unrecorded(inspection), run))
             return False
@@ -98,6 +103,8 @@ class Ledger:
             inspection, run = self._owed[0]
             self._put(inspection, run or "")
             self._owed.popleft()
+            if not self._owed:
+                log.info("Verdicts are recorded again.", extra={"event": "verdict.recorded_again"})
 
     def _put(self, inspection: Inspection, run: str) -> None:
         sequence = inspection.trigger_sequence

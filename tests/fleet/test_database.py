@@ -15,6 +15,7 @@ from alembic.runtime.migration import MigrationContext
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from sqlalchemy import text
+from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.exc import StatementError
 from sqlmodel import select
 from starlette.testclient import TestClient
@@ -182,6 +183,20 @@ def test_times_come_back_as_they_went_in_and_naive_ones_are_refused(stand: Stand
 
     with pytest.raises(StatementError, match="no time zone"):
         write_naive()
+
+
+@pytest.mark.parametrize(
+    ("at", "stored"),
+    [
+        ("0001-01-01T00:00:00+23:59", "0001-01-01T00:00:00+00:00"),
+        ("9999-12-31T23:59:59-23:59", "9999-12-31T23:59:59.999999+00:00"),
+    ],
+)
+def test_a_time_that_utc_cannot_hold_becomes_the_nearest(at: str, stored: str) -> None:
+    dialect = sqlite_dialect()
+    bound = db.UtcTime().process_bind_param(datetime.fromisoformat(at), dialect)
+    back = db.UtcTime().process_result_value(bound, dialect)
+    assert back == datetime.fromisoformat(stored)
 
 
 def test_inserting_what_is_there_already_is_passed_over(stand: Stand) -> None:

@@ -238,6 +238,25 @@ def test_a_part_without_room_is_recorded_as_soon_as_there_is_some_and_before_any
     assert [verdict for _, verdict in line.answers] == [Verdict.OK, Verdict.NO_VERDICT, Verdict.OK]
 
 
+def test_a_full_disk_is_told_when_it_begins_and_when_it_ends_not_with_each_part(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    events = [trigger(number) for number in (1, 2, 3, 4)]
+    outbox = MemoryOutbox()
+    worker = worker_of(ScriptedLine(), {"top": [frame_of(event, score_percent=10) for event in events]}, outbox=outbox)
+    with caplog.at_level("INFO", logger="agent.inspection.ledger"):
+        worker.inspect(events[0])
+        outbox.fails = True
+        worker.inspect(events[1])
+        worker.inspect(events[2])
+        outbox.fails = False
+        worker.inspect(events[3])
+    assert [record.__dict__["event"] for record in caplog.records] == [
+        "verdict.not_recorded",
+        "verdict.recorded_again",
+    ]
+
+
 class SlowPipeline(FakePipeline):
     """The first pictures take longest, so that threads finish in the wrong order unless they are made to wait."""
 

@@ -1,0 +1,54 @@
+"""`lineside status` tells an agent that runs from one that is silent and one that is gone."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psutil
+import pytest
+
+from agent import cli, status
+
+
+def leave_status(folder: Path, pid: int, at: datetime) -> None:
+    status.write(
+        folder,
+        status.Status(
+            device="press-7",
+            pid=pid,
+            at=at,
+            agent_version="0.1.0",
+            connected=True,
+            mqtt_protocol="5",
+            desired_revision=1,
+            outbox_unsettled=0,
+            outbox_dropped=0,
+            pictures_waiting=0,
+        ),
+    )
+
+
+def elder() -> psutil.Process:
+    """Return a process that was there long before this test."""
+    found = [process for process in psutil.process_iter() if time.time() - process.create_time() > 60]
+    return min(found, key=lambda process: process.create_time())
+
+
+@pytest.mark.parametrize(
+    ("pid", "age_s", "exit_status", "words"),
+    [
+        (os.getpid(), 0, 0, "connected (MQTT 5)"),
+        (elder().pid, 30, 9, "SILENT"),
+        (2**22 + 1, 30, 7, "NOT RUNNING"),
+        (os.getpid(), 10**8, 7, "NOT RUNNING"),  # the number was given to another process since
+    ],
+)
+def test_the_first_line_says_how_the_agent_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], pid: int, age_s: float, exit_status: int, words: str
+) -> None:
+    leave_status(tmp_path, pid, datetime.now(UTC) - timedelta(seconds=age_s))
+    assert cli.main(["status", "--data-dir", str(tmp_path)]) == exit_status
+    assert words in capsys.readouterr().out.splitlines()[0]
