@@ -6,14 +6,18 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
+
 from agent.vision.decoders import registry
 from wire import codec, topics
 from wire.errors import REGISTER
+from wire.manifest import Manifest
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 MADE = "<!-- Made by scripts/reference.py; change the table in the code, then run it. -->\n"
@@ -116,7 +120,28 @@ def _toml(value: object) -> str:
     return json.dumps(value, default=list)
 
 
-PAGES = {"topics.md": topics_page, "error-codes.md": errors_page, "decoders.md": decoders_page}
+def manifest_schema() -> str:
+    """Return the manifest's JSON Schema: strict, as its reader is."""
+    schema = msgspec.json.schema(Manifest)
+    for definition in schema["$defs"].values():
+        if "properties" in definition:
+            definition["additionalProperties"] = False
+        if "description" in definition:
+            definition["description"] = inspect.cleandoc(definition["description"])
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "urn:lineside:manifest:1",
+        "$comment": "Made by scripts/reference.py from wire/manifest.py.",
+    }
+    return json.dumps(head | schema, indent=1) + "\n"
+
+
+PAGES = {
+    "topics.md": topics_page,
+    "error-codes.md": errors_page,
+    "decoders.md": decoders_page,
+    "manifest.schema.json": manifest_schema,
+}
 
 
 def main(arguments: list[str]) -> int:
