@@ -120,7 +120,7 @@ def test_a_missing_view_outweighs_ok_but_not_ng() -> None:
         event = trigger(1)
         outbox = MemoryOutbox()
         frames = {"top": [frame_of(event, score_percent=score_percent)], "side": []}
-        worker_of(ScriptedLine(), frames, outbox=outbox, deadline_ms=60).inspect(event)
+        worker_of(ScriptedLine(), frames, outbox=outbox, deadline_ms=400).inspect(event)
         assert outbox.inspections[0].verdict is expected
 
 
@@ -294,13 +294,15 @@ def test_a_swap_waits_for_every_part_on_its_way() -> None:
     for thread in threads:
         thread.start()
     worker.replace_setup(setup_of("top", pipeline=FakePipeline(digest="b" * 64)))
-    judged_by_old = len(outbox.inspections)
+    recorded = len(outbox.inspections)  # by the old setup; on a busy machine some by the new one already
     until = time.monotonic() + 5
     while len(outbox.inspections) < 2 and time.monotonic() < until:
         time.sleep(0.005)
     assert all(thread.join(2.0) for thread in threads)
     digests = [one.views[0].model_digest for one in outbox.inspections]
-    assert digests == [station.DIGEST] * judged_by_old + ["b" * 64] * (2 - judged_by_old)
+    assert len(digests) == 2
+    assert digests == sorted(digests, key=[station.DIGEST, "b" * 64].index)
+    assert set(digests[recorded:]) <= {"b" * 64}
 
 
 def test_a_thread_that_fails_unexpectedly_leaves_a_gap_that_is_filled() -> None:
