@@ -28,6 +28,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--minutes", type=float, metavar="N", help="go on for N minutes")
     parser.add_argument("--from", type=int, dest="start", metavar="N", help="number of the first case")
     parser.add_argument("--count", type=int, metavar="N", help="so many cases (default: until the minutes are over)")
+    parser.add_argument("--json", action="store_true", help="write nothing but the JSON object to standard output")
     given = parser.parse_args(arguments)
     if given.minutes is None and given.count is None:
         parser.error("give --minutes or --count")
@@ -46,7 +47,7 @@ def main(arguments: list[str]) -> int:
             codes[code] = codes.get(code, 0) + number
         all_bad += outcomes.bad
         for line in outcomes.bad:
-            print(line)
+            print(line, file=sys.stderr if given.json else sys.stdout)
         print(f"{total} cases from {start}, {len(all_bad)} without a code", file=sys.stderr)
     document = {
         "schema": "lineside.fuzz-models/1",

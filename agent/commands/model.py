@@ -11,6 +11,7 @@ from typing import Any, Final
 from agent.commands import model_bench, model_compare, model_init, model_pack
 from wire import package
 from wire.errors import REGISTER
+from wire.rules import Rule
 
 CHECK_SCHEMA: Final = "lineside.model-check/1"
 SHOW_SCHEMA: Final = "lineside.model-show/1"
@@ -114,11 +115,27 @@ def _print_package(found: package.Package) -> None:
     print(f"labels      {labels}")
     for name, threshold in manifest.thresholds.items():
         print(f"threshold   {name} = {threshold.default:g} (allowed: {threshold.min:g} to {threshold.max:g})")
+    if manifest.tiling is not None:
+        tiling = manifest.tiling
+        print(f"tiles       {tiling.tile_px} px, every {tiling.stride_px} px, merged by {tiling.merge}")
     for rule in manifest.rules:
-        ng = f" NG from {rule.ng_at}" if rule.ng_at else ""
-        unsure = f" UNSURE from {rule.unsure_at}" if rule.unsure_at else ""
-        print(f"rule        {rule.name}: {', '.join(rule.labels)}:{ng}{unsure}")
+        print(f"rule        {rule.name}: {', '.join(rule.labels)}: {_rule_words(rule)}")
     print(f"package     {len(found.index.files)} files, {found.index.total_bytes} bytes")
+
+
+def _rule_words(rule: Rule) -> str:
+    words = [
+        f"{rule.measure} {verdict} from {at}" for verdict, at in (("NG", rule.ng_at), ("UNSURE", rule.unsure_at)) if at
+    ]
+    if rule.expects_count:
+        bounds = (("at least", rule.count_min), ("at most", rule.count_max))
+        expected = " and ".join(f"{word} {number}" for word, number in bounds if number is not None)
+        words.append(f"{expected}{' of each' if rule.each_label else ''} expected, otherwise {rule.otherwise}")
+    filters = (("score", rule.min_score), ("area in px", rule.min_area_px), ("area in mm2", rule.min_area_mm2))
+    words += [f"{what} at least {number}" for what, number in filters if number is not None]
+    if rule.region is not None:
+        words.append(f"{'outside' if rule.outside else 'in'} {rule.region}")
+    return ", ".join(words)
 
 
 def _print_facts(facts: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 
 from agent.vision import draft_input, draft_metadata, draft_outputs
 from agent.vision.decoders import registry
-from agent.vision.draft_outputs import Reading
+from agent.vision.draft_reading import Reading
 from agent.vision.onnx_picture import picture_input
 from agent.vision.onnx_walk import OnnxFacts
 from wire import ids

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent.vision.draft_metadata import Metadata
-from agent.vision.draft_outputs import Size
+from agent.vision.draft_reading import Size
 from agent.vision.onnx_walk import OnnxFacts, TensorInfo
 from wire.model_input import ExtraKind
 

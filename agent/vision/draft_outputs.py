@@ -5,94 +5,21 @@ Each guess is a function from what is known to a `Reading` or None; the first th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from collections.abc import Callable
+from typing import Final
 
+from agent.vision import draft_whole
 from agent.vision.draft_metadata import Metadata
-from agent.vision.onnx_walk import OnnxFacts, TensorInfo
+from agent.vision.draft_reading import Axes, Known, Reading, Size, ends_in
+from agent.vision.onnx_walk import OnnxFacts
 
-Axes: TypeAlias = tuple[int | str | None, ...]
-_PASSING: Final = frozenset(
-    {
-        "Cast",
-        "DequantizeLinear",
-        "Flatten",
-        "Identity",
-        "QuantizeLinear",
-        "Reshape",
-        "Squeeze",
-        "Transpose",
-        "Unsqueeze",
-    }
-)
-_MAX_PASSED: Final = 8
 _MAX_QUERIES: Final = 1000
 _NANODET_BINS: Final = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
-    """The network's input; None where it is free."""
-
-    height_px: int | None
-    width_px: int | None
-
-    def cells(self, strides: Sequence[int]) -> int | None:
-        """Return how many cells the grids of these strides have together."""
-        if self.height_px is None or self.width_px is None:
-            return None
-        return sum(-(-self.height_px // stride) * -(-self.width_px // stride) for stride in strides)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """How the outputs are read.
-
-    Args:
-        decoder: a name of the registry; empty where none fits.
-        family: whose convention the picture input follows.
-        why: in a few words.
-        parameters: name and (value, why it is a guess; empty where it was read).
-        class_count: labels the output has room for, with the background.
-        is_certain: the metadata says so.
-    """
-
-    decoder: str
-    family: str
-    why: str
-    parameters: tuple[tuple[str, tuple[object, str]], ...] = ()
-    class_count: int | None = None
-    is_certain: bool = False
-    has_background: bool = False
-    merges_overlaps: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Known:
-    facts: OnnxFacts
-    size: Size
-    class_count: int | None
-    metadata: Metadata
-
-    @property
-    def shapes(self) -> list[Axes]:
-        return [output.shape for output in self.facts.outputs]
-
-    def maker(self, output: TensorInfo) -> str:
-        """The operator behind an output, past those that change no number or only their order."""
-        name = output.name
-        for _ in range(_MAX_PASSED):
-            operator, source = self.facts.makers.get(name, ("", ""))
-            if operator not in _PASSING:
-                return operator
-            name = source
-        return ""
-
-
 def read(facts: OnnxFacts, size: Size, class_count: int | None, metadata: Metadata) -> Reading:
     """Return how the outputs are read; a reading without a decoder where nothing fits."""
-    known = _Known(facts=facts, size=size, class_count=class_count, metadata=metadata)
+    known = Known(facts=facts, size=size, class_count=class_count, metadata=metadata)
     for guess in _GUESSES:
         reading = guess(known)
         if reading is not None:
@@ -101,12 +28,12 @@ def read(facts: OnnxFacts, size: Size, class_count: int | None, metadata: Metada
     return Reading(decoder="", family="", why=f"no decoder is known by these outputs: {shapes}")
 
 
-def _ultralytics(known: _Known) -> Reading | None:
+def _ultralytics(known: Known) -> Reading | None:
     if not known.metadata.is_ultralytics:
         return None
     task = known.metadata.task
     if task == "classify":
-        reading = _classifier(known)
+        reading = draft_whole.classifier(known)
         return None if reading is None else _certain(reading, "ultralytics-classify")
     if task not in ("detect", "segment"):
         return Reading(decoder="", family="yolo", why=f"there is no decoder for Ultralytics' task {task[:40]!r}")
@@ -126,7 +53,7 @@ def _certain(reading: Reading, family: str) -> Reading:
     )
 
 
-def _yunet(known: _Known) -> Reading | None:
+def _yunet(known: Known) -> Reading | None:
     names = [output.name for output in known.facts.outputs]
     groups = {
         key: [name for name in names if name.startswith(f"{start}_")]
@@ -142,23 +69,8 @@ def _yunet(known: _Known) -> Reading | None:
     )
 
 
-def _anomaly(known: _Known) -> Reading | None:
-    maps = [output for output in known.facts.outputs if _is_map(output.shape, known.size) and output.shape[-3] == 1]
-    scores = [output for output in known.facts.outputs if _elements(output.shape) == 1]
-    said = "anomal" in f"{known.facts.producer} {known.facts.metadata} {[o.name for o in known.facts.outputs]}".lower()
-    if not maps or not (scores or said):
-        return None
-    parameters: list[tuple[str, tuple[object, str]]] = [("map", (maps[0].name, "one channel of the picture's size"))]
-    if scores:
-        parameters.append(("picture_score", (scores[0].name, "a single number")))
-    parameters.append(("normalization", ("none", "fill in min_max or mean_std unless scores are 0 to 1 already")))
-    return Reading(
-        decoder="anomaly", family="map", why="a map and a score", parameters=tuple(parameters), class_count=1
-    )
-
-
-def _detections(known: _Known) -> Reading | None:
-    boxes = [output for output in known.facts.outputs if _is(output.shape, 4) and len(output.shape) in (2, 3)]
+def _detections(known: Known) -> Reading | None:
+    boxes = [output for output in known.facts.outputs if ends_in(output.shape, 4) and len(output.shape) in (2, 3)]
     flat = [output for output in known.facts.outputs if len(output.shape) == len(boxes[0].shape) - 1] if boxes else []
     if len(boxes) != 1 or len(flat) < 2:
         return None
@@ -178,7 +90,7 @@ def _detections(known: _Known) -> Reading | None:
     )
 
 
-def _yolov8_seg(known: _Known) -> Reading | None:
+def _yolov8_seg(known: Known) -> Reading | None:
     columns = [output for output in known.facts.outputs if len(output.shape) == 3]
     prototypes = [output for output in known.facts.outputs if len(output.shape) == 4]
     if len(columns) != 1 or len(prototypes) != 1:
@@ -195,9 +107,9 @@ def _yolov8_seg(known: _Known) -> Reading | None:
     )
 
 
-def _scores_and_boxes(known: _Known) -> Reading | None:
+def _scores_and_boxes(known: Known) -> Reading | None:
     """Two outputs: SSD has thousands of rows, DETR some hundred queries."""
-    boxes = [output for output in known.facts.outputs if len(output.shape) == 3 and _is(output.shape, 4)]
+    boxes = [output for output in known.facts.outputs if len(output.shape) == 3 and ends_in(output.shape, 4)]
     scores = [output for output in known.facts.outputs if len(output.shape) == 3 and output not in boxes]
     if len(known.facts.outputs) != 2 or len(boxes) != 1 or len(scores) != 1:
         return None
@@ -240,16 +152,16 @@ def _scores_and_boxes(known: _Known) -> Reading | None:
     )
 
 
-def _rows(known: _Known) -> Reading | None:
+def _rows(known: Known) -> Reading | None:
     if len(known.shapes) != 1:
         return None
     shape = known.shapes[0]
     few = len(shape) == 3 and (not isinstance(shape[1], int) or shape[1] <= _MAX_QUERIES)
     # Two axes alone may be a classifier's: rows of seven are put together from parts.
-    if (few and _is(shape, 6)) or (
-        len(shape) == 2 and _is(shape, 7) and known.maker(known.facts.outputs[0]) == "Concat"
+    if (few and ends_in(shape, 6)) or (
+        len(shape) == 2 and ends_in(shape, 7) and known.maker(known.facts.outputs[0]) == "Concat"
     ):
-        columns = "box_score_class" if _is(shape, 6) else "batch_box_class_score"
+        columns = "box_score_class" if ends_in(shape, 6) else "batch_box_class_score"
         return Reading(
             decoder="detection-rows",
             family="yolo",
@@ -260,7 +172,7 @@ def _rows(known: _Known) -> Reading | None:
     return None
 
 
-def _yolov8(known: _Known) -> Reading | None:
+def _yolov8(known: Known) -> Reading | None:
     if len(known.shapes) != 1 or len(known.shapes[0]) != 3:
         return None
     _, values, boxes = known.shapes[0]
@@ -273,7 +185,7 @@ def _yolov8(known: _Known) -> Reading | None:
     return Reading(decoder="yolov8", family="yolo", why=why, class_count=values - 4)
 
 
-def _grid_rows(known: _Known) -> Reading | None:
+def _grid_rows(known: Known) -> Reading | None:
     """Rows of one box each: their number tells the grid, which tells the family."""
     if len(known.shapes) != 1 or len(known.shapes[0]) != 3:
         return None
@@ -322,98 +234,20 @@ def _grid_rows(known: _Known) -> Reading | None:
     return None
 
 
-def _map(known: _Known) -> Reading | None:
-    if len(known.shapes) != 1:
+def _single_grid(known: Known) -> Reading | None:
+    if len(known.shapes) != 1 or len(known.shapes[0]) != 4:
         return None
-    output, shape = known.facts.outputs[0], known.shapes[0]
-    maker = known.maker(output)
-    if maker == "ArgMax" and len(shape) in (3, 4):
-        return _semantic(None, "class_ids", "argmax", "the graph ends in an argmax", background=True)
-    if len(shape) != 4 or not isinstance(shape[1], int):
+    shape = known.shapes[0]
+    if not _is_single_grid(shape, known.size) or not isinstance(shape[1], int):
         return None
-    if _elements(shape[2:]) == 1:
-        return None  # a classifier that kept its last two axes
-    if _is_single_grid(shape, known.size):
-        why = f"one grid of stride 16 with {shape[1] - 5} classes"
-        return Reading(
-            decoder="fastestdet",
-            family="fastestdet",
-            why=why,
-            parameters=(("class_agnostic_nms", (True, "as FastestDet's own example does")),),
-            class_count=shape[1] - 5,
-        )
-    if not _is_map(shape, known.size):
-        return None
-    if shape[1] == 1:
-        values = "probabilities" if maker == "Sigmoid" else "sigmoid_logits"
-        return _semantic(1, values, "threshold", f"one channel, out of {maker or 'nothing known'}", background=False)
-    values = "probabilities" if maker == "Softmax" else "softmax_logits"
-    return _semantic(
-        shape[1], values, "argmax", f"{shape[1]} channels, out of {maker or 'nothing known'}", background=True
-    )
-
-
-def _semantic(count: int | None, values: str, rule: str, why: str, *, background: bool) -> Reading:
+    why = f"one grid of stride 16 with {shape[1] - 5} classes"
     return Reading(
-        decoder="semantic",
-        family="map",
+        decoder="fastestdet",
+        family="fastestdet",
         why=why,
-        parameters=(
-            ("values", (values, why)),
-            ("rule", (rule, "usual for one channel" if count == 1 else "usual for classes that exclude each other")),
-            ("background", (0 if background else -1, "usual; -1: none")),
-        ),
-        class_count=count,
-        has_background=background,
-        merges_overlaps=False,
+        parameters=(("class_agnostic_nms", (True, "as FastestDet's own example does")),),
+        class_count=shape[1] - 5,
     )
-
-
-def _classifier(known: _Known) -> Reading | None:
-    if len(known.shapes) != 1:
-        return None
-    output, shape = known.facts.outputs[0], known.shapes[0]
-    is_flat = len(shape) == 2 or (len(shape) == 4 and _elements(shape[2:]) == 1)
-    if not is_flat or not isinstance(shape[1], int):
-        return None
-    maker, count = known.maker(output), shape[1]
-    if count == 1:
-        scores = "binary" if maker == "Sigmoid" else "binary_logit"
-    else:
-        scores = {"Softmax": "softmax", "Sigmoid": "multi_label"}.get(maker, "logits")
-    why = (
-        "" if maker in ("Softmax", "Sigmoid") else f"the output comes out of {maker or 'nothing known'}, not a softmax"
-    )
-    return Reading(
-        decoder="classify",
-        family="classify",
-        why=f"one row of {count} scores",
-        parameters=(("scores", (scores, why)),),
-        class_count=2 if count == 1 else count,
-    )
-
-
-def _is(shape: Axes, last: int) -> bool:
-    return bool(shape) and shape[-1] == last
-
-
-def _elements(axes: Axes) -> int | None:
-    """Return how many numbers there are, a free first axis counted as one; None where another is free."""
-    count = 1
-    for index, axis in enumerate(axes):
-        if isinstance(axis, int):
-            count *= axis
-        elif index > 0:
-            return None
-    return count if axes else None
-
-
-def _is_map(shape: Axes, size: Size) -> bool:
-    """Tell whether rows and columns are a good part of the picture's."""
-    if len(shape) != 4 or not isinstance(shape[1], int):
-        return False
-    sides = ((shape[2], size.height_px), (shape[3], size.width_px))
-    return all(not isinstance(side, int) or picture is None or 8 * side >= picture for side, picture in sides)
 
 
 def _is_single_grid(shape: Axes, size: Size) -> bool:
@@ -423,16 +257,17 @@ def _is_single_grid(shape: Axes, size: Size) -> bool:
     return (16 * rows, 16 * columns) == (size.height_px, size.width_px)
 
 
-_GUESSES: Final[tuple[Callable[[_Known], Reading | None], ...]] = (
+_GUESSES: Final[tuple[Callable[[Known], Reading | None], ...]] = (
     _ultralytics,
     _yunet,
-    _anomaly,
+    draft_whole.anomaly,
     _detections,
     _yolov8_seg,
     _scores_and_boxes,
     _rows,
     _grid_rows,
     _yolov8,
-    _map,
-    _classifier,
+    _single_grid,
+    draft_whole.semantic,
+    draft_whole.classifier,
 )
