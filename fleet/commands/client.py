@@ -100,7 +100,13 @@ class Client:
 
         try:
             answer = self._http.request(method, path, **options)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            raise LinesideError(
+                "usage.invalid",
+                f"{self._url!r} is not the address of a fleet.",
+                "For example: --url http://server:8080",
+            ) from error
+        except httpx.HTTPError as error:
             raise LinesideError(
                 "network.unreachable",
                 f"The fleet at {self._url} cannot be reached: {error or type(error).__name__}.",

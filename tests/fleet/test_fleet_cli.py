@@ -171,6 +171,7 @@ def test_failures_keep_the_fleets_code_and_the_registers_status(
     check(2, "usage.invalid", "desired", "set", "cell-1", "--url", served)
     check(6, "package.incomplete", "models", "push", str(tmp_path / "none"), "--url", served)
     check(4, "network.unreachable", "devices", "list", "--url", f"http://127.0.0.1:{free_port()}")
+    check(2, "usage.invalid", "devices", "list", "--url", "server:8080")
     check(3, "config.missing_file", "devices", "list", "--url", served, "--token-file", str(tmp_path / "none"))
     run(capsys, "models", "push", str(package), "--url", served)
     (package / "model.onnx").write_bytes(b"other")
