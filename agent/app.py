@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import sys
 import threading
 from collections.abc import Mapping
 from functools import partial
@@ -58,6 +59,7 @@ _BOOT_KEY: Final = "boot"
 _SALT_KEY: Final = "sampling_salt"
 _JOIN_TIMEOUT_S: Final = 5.0
 _MOST_THREADS: Final = 4
+_SWITCH_INTERVAL_S: Final = 0.0005
 _MIB: Final = 1024 * 1024
 
 
@@ -88,6 +90,8 @@ class Agent:
         # One frame stays on one thread; OpenCV's own pool would only fight with the runtime's threads.
         cv2.setNumThreads(1)
         memory.limit_arenas()
+        # A thread back from the runtime or the decoder must not wait 5 ms for another one that holds the interpreter.
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
         self._settings = settings
         device = settings.device.id
         data_dir = settings.data_dir

@@ -2,7 +2,9 @@
 
 Contestants, each in a process of its own for each round:
 - bare: `session.run` on one prepared tensor, one thread, spinning off: the floor;
+- bare_all: the same on all cores at once: what the machine's cores give together (they may share a real one);
 - decode: grab and retrieve every frame of the clip, nothing else;
+- floor_paced: grab, retrieve and a bare run at the camera's pace: what a cold cache makes of the two above;
 - plain: one loop of VideoCapture, blobFromImage, run, decode and one MQTT publish a frame, all defaults;
 - agent: `lineside run` with durable records, counters and health on, against a real mosquitto. This process stands in
   for the fleet: it acknowledges what the agent sends, at a cost that is not counted as the agent's.
@@ -31,13 +33,16 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 SHARED = ROOT.parent / "shared" / "data"
-CLIP = SHARED / "video" / "cockatoo.mp4"  # 1280x720 h264, 280 frames
+SOURCE_CLIP = SHARED / "video" / "cockatoo.mp4"  # 1280x720, but 4:4:4, which no camera sends
 MODELS = {"fast": "fastestdet-coco", "slow": "yolov8n-coco"}
-FRAMES = {"fast": 270, "slow": 60}
-PACED_FRAMES_PER_S = 10.0
+FRAMES = {"fast": 540, "slow": 60}
+# The slow model takes about 0.1 s a frame here: at 10 frames a second it would only show a queue.
+PACED_FRAMES_PER_S = {"fast": 10.0, "slow": 5.0}
 PACED_FRAMES = 80
 DEVICE = "bench-1"
+CLIP_NAME = "clip.mp4"
 WARM_UP = 10
+CLIP_ROUNDS = 2
 
 
 def main() -> int:
@@ -50,6 +55,7 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", choices=sorted(MODELS), default=["fast", "slow"])
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--package", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--clip", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--frames", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--mqtt-port", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--frames-per-s", type=float, help=argparse.SUPPRESS)
@@ -57,7 +63,7 @@ def main() -> int:
     if args.part is not None:
         print(json.dumps(_PARTS[args.part](args)))
         return 0
-    missing = [str(path) for path in (CLIP, SHARED / "models") if not path.exists()]
+    missing = [str(path) for path in (SOURCE_CLIP, SHARED / "models") if not path.exists()]
     broker = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if missing or broker is None:
         needs = missing or ["mosquitto (apt install mosquitto)"]
@@ -75,18 +81,22 @@ def measure(folder: Path, broker: Broker, args: argparse.Namespace) -> dict[str,
     """Run every contestant `rounds` times, in turn, and take medians."""
     from tests.support import shared_packages
 
+    make_clip(folder / CLIP_NAME)
     results: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for model in args.models:
         package = shared_packages.assemble(MODELS[model], SHARED, folder)
+        pace = PACED_FRAMES_PER_S[model]
         contestants: dict[str, Callable[[], dict[str, Any]]] = {
             "bare": lambda p=package, n=FRAMES[model]: _child("bare", p, n, broker),
+            "bare_all": lambda p=package, n=FRAMES[model]: _child("bare_all", p, n, broker),
             "decode": lambda p=package, n=FRAMES[model]: _child("decode", p, n, broker),
             "plain": lambda p=package, n=FRAMES[model]: _child("plain", p, n, broker),
             "agent_1": lambda p=package, n=FRAMES[model]: run_agent(folder, p, n, broker, threads=1),
             "agent_all": lambda p=package, n=FRAMES[model]: run_agent(folder, p, n, broker, threads=None),
-            "plain_paced": lambda p=package: _child("plain", p, PACED_FRAMES, broker, PACED_FRAMES_PER_S),
-            "agent_paced": lambda p=package: run_agent(
-                folder, p, PACED_FRAMES, broker, threads=1, frames_per_s=PACED_FRAMES_PER_S
+            "floor_paced": lambda p=package, pace=pace: _child("floor", p, PACED_FRAMES, broker, pace),
+            "plain_paced": lambda p=package, pace=pace: _child("plain", p, PACED_FRAMES, broker, pace),
+            "agent_paced": lambda p=package, pace=pace: run_agent(
+                folder, p, PACED_FRAMES, broker, threads=1, frames_per_s=pace
             ),
         }
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants}
@@ -99,9 +109,21 @@ def measure(folder: Path, broker: Broker, args: argparse.Namespace) -> dict[str,
         "schema": "lineside.bench-agent/1",
         "rounds": args.rounds,
         "cores": len(os.sched_getaffinity(0)),
-        "clip": CLIP.name,
+        "clip": f"{SOURCE_CLIP.name} as 1280x720 4:2:0 MPEG-4",
         "models": {model: _summary(found) for model, found in results.items()},
     }
+
+
+def make_clip(path: Path) -> None:
+    """Write the shared 720p clip, twice over, in the form that cameras send: 4:2:0."""
+    import cv2
+
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 20, (1280, 720))
+    for _ in range(CLIP_ROUNDS):
+        capture = cv2.VideoCapture(str(SOURCE_CLIP), cv2.CAP_FFMPEG)
+        while (answer := capture.read())[0]:
+            writer.write(answer[1])
+    writer.release()
 
 
 def _summary(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -111,7 +133,7 @@ def _summary(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     }
     bare, decode, plain = medians["bare"], medians["decode"], medians["plain"]
     one, every = medians["agent_1"], medians["agent_all"]
-    plain_paced, paced = medians["plain_paced"], medians["agent_paced"]
+    floor_paced, plain_paced, paced = medians["floor_paced"], medians["plain_paced"], medians["agent_paced"]
     cores = len(os.sched_getaffinity(0))
     floor_ms = decode["cpu_ms_per_frame"] + bare["cpu_ms_per_frame"]
     goals = {
@@ -119,14 +141,18 @@ def _summary(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         "throughput of all cores / (cores / (decode + run CPU))": _goal(
             every["frames_per_s"] / (cores * 1000 / floor_ms), 0.95, 0.85, bare
         ),
-        "CPU ms per frame outside decode and run (paced)": (paced["cpu_ms_per_frame"] - floor_ms, "<= 1.0"),
+        "throughput of all cores / bare on all cores": (
+            every["frames_per_s"] / medians["bare_all"]["frames_per_s"],
+            "-",
+        ),
+        "CPU ms per frame outside decode and run (paced)": (
+            paced["cpu_ms_per_frame"] - floor_paced["cpu_ms_per_frame"],
+            "<= 1.0",
+        ),
         "CPU ms per frame outside decode and run (full speed)": (one["cpu_ms_per_frame"] - floor_ms, "<= 1.0"),
         "paced CPU / plain loop": (paced["cpu_ms_per_frame"] / plain_paced["cpu_ms_per_frame"], "<= 0.40"),
-        "paced p50 / (decode + run)": (
-            paced["p50_ms"] / (decode["wall_ms_per_frame"] + bare["p50_ms"]),
-            "<= 1.15",
-        ),
-        "paced p99 - bare p99 (ms)": (paced["p99_ms"] - bare["p99_ms"], "<= 3 + decode"),
+        "paced p50 / (decode + run at the same pace)": (paced["p50_ms"] / floor_paced["p50_ms"], "<= 1.15"),
+        "paced p99 - (decode + run at the same pace) p99 (ms)": (paced["p99_ms"] - floor_paced["p99_ms"], "<= 3"),
         "RSS above the bare loop (MB)": (one["rss_mb"] - bare["rss_mb"], "<= 30"),
         "start to first record (s)": (one["first_record_s"], "<= 1"),
         "throughput / plain loop": (one["frames_per_s"] / plain["frames_per_s"], "> 1"),
@@ -159,7 +185,7 @@ def table(figures: dict[str, Any]) -> str:
 
 def _child(part: str, package: Path, frames: int, broker: Broker, frames_per_s: float | None = None) -> dict[str, Any]:
     command = [sys.executable, str(Path(__file__)), "--part", part, "--package", str(package), "--frames", str(frames)]
-    command += ["--mqtt-port", str(broker.port)]
+    command += ["--mqtt-port", str(broker.port), "--clip", str(broker.folder / CLIP_NAME)]
     if frames_per_s is not None:
         command += ["--frames-per-s", str(frames_per_s)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
@@ -196,7 +222,7 @@ def _bare(args: argparse.Namespace) -> dict[str, Any]:
     cv2.setNumThreads(1)
     package = packages.read_folder(args.package)
     session = runtime.load(package, runtime.RuntimeOptions(threads=1))
-    capture = cv2.VideoCapture(str(CLIP), cv2.CAP_FFMPEG)
+    capture = cv2.VideoCapture(str(args.clip), cv2.CAP_FFMPEG)
     _, image = capture.read()
     tensor = Preprocessor(package.manifest.input)(image)[0].copy()
     inputs = {session.input_name: tensor}
@@ -211,16 +237,68 @@ def _bare(args: argparse.Namespace) -> dict[str, Any]:
     return _figures(laps, time.perf_counter() - wall, time.process_time() - cpu)
 
 
+def _bare_all(args: argparse.Namespace) -> dict[str, Any]:
+    from concurrent.futures import ThreadPoolExecutor
+
+    import numpy as np
+
+    from agent.vision import runtime
+    from wire import package as packages
+
+    package = packages.read_folder(args.package)
+    session = runtime.load(package, runtime.RuntimeOptions(threads=1))
+    spec = package.manifest.input
+    tensor = np.full((1, 3, spec.height_px, spec.width_px), 0.5, np.float32)
+
+    def lap(_: int) -> float:
+        started = time.perf_counter()
+        session.run({session.input_name: tensor})
+        return (time.perf_counter() - started) * 1000
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(lap, range(WARM_UP)))
+        wall, cpu = time.perf_counter(), time.process_time()
+        laps = list(pool.map(lap, range(args.frames)))
+    return _figures(laps, time.perf_counter() - wall, time.process_time() - cpu)
+
+
 def _decode(args: argparse.Namespace) -> dict[str, Any]:
     import cv2
 
     cv2.setNumThreads(1)
-    capture = cv2.VideoCapture(str(CLIP), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    capture = cv2.VideoCapture(str(args.clip), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     laps = []
     wall, cpu = time.perf_counter(), time.process_time()
-    for _ in range(min(args.frames, 270)):
+    for _ in range(args.frames):
         started = time.perf_counter()
         capture.read()
+        laps.append((time.perf_counter() - started) * 1000)
+    return _figures(laps, time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def _floor(args: argparse.Namespace) -> dict[str, Any]:
+    import cv2
+
+    from agent.vision import runtime
+    from agent.vision.preprocess import Preprocessor
+    from wire import package as packages
+
+    cv2.setNumThreads(1)
+    package = packages.read_folder(args.package)
+    session = runtime.load(package, runtime.RuntimeOptions(threads=1))
+    capture = cv2.VideoCapture(str(args.clip), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    _, image = capture.read()
+    inputs = {session.input_name: Preprocessor(package.manifest.input)(image)[0].copy()}
+    session.run(inputs)
+    laps = []
+    due = wall = time.perf_counter()
+    cpu = time.process_time()
+    for _ in range(args.frames):
+        due += 1 / args.frames_per_s
+        time.sleep(max(0.0, due - time.perf_counter()))
+        started = time.perf_counter()
+        capture.read()
+        session.run(inputs)
         laps.append((time.perf_counter() - started) * 1000)
     return _figures(laps, time.perf_counter() - wall, time.process_time() - cpu)
 
@@ -250,7 +328,7 @@ def _plain(args: argparse.Namespace) -> dict[str, Any]:
     client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
     client.connect("127.0.0.1", args.mqtt_port)
     client.loop_start()
-    capture = cv2.VideoCapture(str(CLIP))
+    capture = cv2.VideoCapture(str(args.clip))
     laps = []
     due = time.perf_counter()
     wall = cpu = 0.0
@@ -263,7 +341,7 @@ def _plain(args: argparse.Namespace) -> dict[str, Any]:
         started = time.perf_counter()
         _, image = capture.read()
         if image is None:
-            capture = cv2.VideoCapture(str(CLIP))
+            capture = cv2.VideoCapture(str(args.clip))
             _, image = capture.read()
         blob = cv2.dnn.blobFromImage(image, 1 / 255, (spec.width_px, spec.height_px), swapRB=spec.color == "RGB")
         outputs = session.run(None, {name: blob})
@@ -280,7 +358,13 @@ def _plain(args: argparse.Namespace) -> dict[str, Any]:
     return figures
 
 
-_PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {"bare": _bare, "decode": _decode, "plain": _plain}
+_PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "bare": _bare,
+    "bare_all": _bare_all,
+    "decode": _decode,
+    "floor": _floor,
+    "plain": _plain,
+}
 
 
 # The agent
@@ -433,7 +517,7 @@ id = "top"
 model = "{read.manifest.name}"
 [stations.views.source]
 kind = "video"
-path = "{CLIP}"
+path = "{data.parent / CLIP_NAME}"
 {pace}
 """,
         encoding="utf-8",
