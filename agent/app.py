@@ -172,6 +172,11 @@ class Agent:
             workers=self._stations,
             feeds=self._feeds,
             threads=self._threads,
+            heartbeats={
+                "uplink": lambda: self._link.heartbeat_ns,
+                "pictures": lambda: self._pictures.heartbeat_ns,
+                "outbox-flusher": lambda: self._outbox.heartbeat_ns,
+            },
             overview=self._overview,
             clock=self._clock,
             mint=self._mint,

@@ -147,7 +147,9 @@ def read_folder(folder: Path) -> Package:
     for required in (FILE_NAME, MODEL_NAME):
         if not (folder / required).is_file():
             raise LinesideError(
-                "package.incomplete", f"{folder} has no {required}.", "A model package needs both files."
+                "package.incomplete",
+                f"{folder} has no {required}.",
+                f"A model package needs {MODEL_NAME} and {FILE_NAME}.",
             )
     manifest = read_manifest(folder / FILE_NAME)
     files = []

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _TICK_S: Final = 1.0
 _COUNTERS_EVERY_S: Final = 5.0
+# Threads that talk to the network rest up to a minute between two tries, and one try may take as long.
+_NETWORK_STALLED_AFTER_NS: Final = 180_000_000_000
 HIGH_WATER_KEY: Final = "mint_high_water_ms"
 
 
@@ -73,6 +75,7 @@ class Reporter:
         workers: Mapping[str, StationWorker],
         feeds: Mapping[str, Mapping[str, Feed]],
         threads: Sequence[Worker],
+        heartbeats: Mapping[str, Callable[[], int]],
         overview: Callable[[], Overview],
         clock: Clock,
         mint: Mint,
@@ -86,6 +89,7 @@ class Reporter:
         self._workers = workers
         self._feeds = feeds
         self._threads = threads
+        self._heartbeats = heartbeats
         self._overview = overview
         self._clock = clock
         self._mint = mint
@@ -124,7 +128,10 @@ class Reporter:
         self._outbox.meta_set(HIGH_WATER_KEY, str(self._mint.high_water_ms))
 
     def _stalled(self) -> tuple[str, ...]:
-        return tuple(thread.name for thread in self._threads if thread.stalled)
+        silent_since_ns = time.monotonic_ns() - _NETWORK_STALLED_AFTER_NS
+        stalled = [thread.name for thread in self._threads if thread.stalled]
+        stalled += [name for name, heartbeat_ns in self._heartbeats.items() if heartbeat_ns() < silent_since_ns]
+        return tuple(stalled)
 
     def _health(self) -> Health:
         vitals = self._probes.read()
