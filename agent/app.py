@@ -171,7 +171,7 @@ class Agent:
             probes=Probes(data_dir),
             workers=self._stations,
             feeds=self._feeds,
-            threads=self._threads,
+            threads=[*self._threads, *self._readers()],
             heartbeats={
                 "uplink": lambda: self._link.heartbeat_ns,
                 "pictures": lambda: self._pictures.heartbeat_ns,
@@ -210,6 +210,9 @@ class Agent:
         self._api.close()
         self._outbox.close()
         log.info("%s has stopped.", self._settings.device.id, extra={"event": "agent.stopped"})
+
+    def _readers(self) -> list[Worker]:
+        return [feed.worker for feeds in self._feeds.values() for feed in feeds.values() if feed.worker is not None]
 
     def _station(self, station: StationSettings) -> StationWorker:
         line = self._line(station)
