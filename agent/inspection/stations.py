@@ -79,7 +79,7 @@ class Stations:
         self._loaded[name] = loaded
         if old is not None:
             old.session.close()
-            runtime.trim()
+        runtime.trim()  # what optimising the graph took, and what the old session held
         log.info("Model %s runs version %s.", name, session.digest[:12], extra={"event": "model.activated"})
         return session.digest
 
