@@ -8,6 +8,7 @@ Contestants, each in a process of its own for each round:
 - plain: one loop of VideoCapture, blobFromImage, run, decode and one MQTT publish a frame, all defaults;
 - agent: `lineside run` with durable records, counters and health on, against a real mosquitto. This process stands in
   for the fleet: it acknowledges what the agent sends, at a cost that is not counted as the agent's.
+- swap: the agent at the camera's pace while two releases of the model take turns, 20 times.
 Prints one JSON object on its last line. Needs the shared models and clips (`../shared/data`) and mosquitto.
 """
 
@@ -53,16 +54,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="only the JSON line on standard output")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--models", nargs="+", choices=sorted(MODELS), default=["fast", "slow"])
-    parser.add_argument("--part", help=argparse.SUPPRESS)
-    parser.add_argument("--package", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--clip", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--frames", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument("--mqtt-port", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument("--frames-per-s", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.part is not None:
-        print(json.dumps(_PARTS[args.part](args)))
-        return 0
     missing = [str(path) for path in (SOURCE_CLIP, SHARED / "models") if not path.exists()]
     broker = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if missing or broker is None:
@@ -99,6 +91,8 @@ def measure(folder: Path, broker: Broker, args: argparse.Namespace) -> dict[str,
                 folder, p, PACED_FRAMES, broker, threads=1, frames_per_s=pace
             ),
         }
+        if model == "fast":
+            contestants["swap"] = lambda p=package, pace=pace: measure_swaps(folder, p, broker, pace)
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants}
         for number in range(args.rounds):
             for name, run in contestants.items():
@@ -157,6 +151,13 @@ def _summary(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         "start to first record (s)": (one["first_record_s"], "<= 1"),
         "throughput / plain loop": (one["frames_per_s"] / plain["frames_per_s"], "> 1"),
     }
+    if "swap" in medians:
+        swap = medians["swap"]
+        goals |= {
+            "frames without a verdict during 20 swaps": (swap["frames_lost"], "0"),
+            "p99 during a swap / steady p99": (swap["p99_ms"] / swap["steady_p99_ms"], "<= 1.5"),
+            "RSS after 20 swaps - before (MB)": (swap["rss_mb"] - swap["rss_before_mb"], "0"),
+        }
     return {
         "medians": {name: {key: round(value, 3) for key, value in row.items()} for name, row in medians.items()},
         "goals": {name: {"figure": round(figure, 3), "goal": goal} for name, (figure, goal) in goals.items()},
@@ -184,187 +185,21 @@ def table(figures: dict[str, Any]) -> str:
 
 
 def _child(part: str, package: Path, frames: int, broker: Broker, frames_per_s: float | None = None) -> dict[str, Any]:
-    command = [sys.executable, str(Path(__file__)), "--part", part, "--package", str(package), "--frames", str(frames)]
+    command = [
+        sys.executable,
+        str(ROOT / "scripts" / "bench_parts.py"),
+        part,
+        "--package",
+        str(package),
+        "--frames",
+        str(frames),
+    ]
     command += ["--mqtt-port", str(broker.port), "--clip", str(broker.folder / CLIP_NAME)]
     if frames_per_s is not None:
         command += ["--frames-per-s", str(frames_per_s)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
-
-
-def _rss_mb() -> float:
-    import psutil
-
-    return float(psutil.Process().memory_info().rss / 2**20)
-
-
-def _figures(laps_ms: list[float], wall_s: float, cpu_s: float) -> dict[str, Any]:
-    count = len(laps_ms)
-    ordered = sorted(laps_ms)
-    return {
-        "frames_per_s": count / wall_s,
-        "cpu_ms_per_frame": cpu_s * 1000 / count,
-        "wall_ms_per_frame": wall_s * 1000 / count,
-        "p50_ms": ordered[count // 2],
-        "p99_ms": ordered[min(count - 1, int(count * 0.99))],
-        "rss_mb": _rss_mb(),
-    }
-
-
-def _bare(args: argparse.Namespace) -> dict[str, Any]:
-    import cv2
-
-    from agent.vision import runtime
-    from agent.vision.preprocess import Preprocessor
-    from wire import package as packages
-
-    cv2.setNumThreads(1)
-    package = packages.read_folder(args.package)
-    session = runtime.load(package, runtime.RuntimeOptions(threads=1))
-    capture = cv2.VideoCapture(str(args.clip), cv2.CAP_FFMPEG)
-    _, image = capture.read()
-    tensor = Preprocessor(package.manifest.input)(image)[0].copy()
-    inputs = {session.input_name: tensor}
-    for _ in range(WARM_UP):
-        session.run(inputs)
-    laps = []
-    wall, cpu = time.perf_counter(), time.process_time()
-    for _ in range(args.frames):
-        started = time.perf_counter()
-        session.run(inputs)
-        laps.append((time.perf_counter() - started) * 1000)
-    return _figures(laps, time.perf_counter() - wall, time.process_time() - cpu)
-
-
-def _bare_all(args: argparse.Namespace) -> dict[str, Any]:
-    from concurrent.futures import ThreadPoolExecutor
-
-    import numpy as np
-
-    from agent.vision import runtime
-    from wire import package as packages
-
-    package = packages.read_folder(args.package)
-    session = runtime.load(package, runtime.RuntimeOptions(threads=1))
-    spec = package.manifest.input
-    tensor = np.full((1, 3, spec.height_px, spec.width_px), 0.5, np.float32)
-
-    def lap(_: int) -> float:
-        started = time.perf_counter()
-        session.run({session.input_name: tensor})
-        return (time.perf_counter() - started) * 1000
-
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        list(pool.map(lap, range(WARM_UP)))
-        wall, cpu = time.perf_counter(), time.process_time()
-        laps = list(pool.map(lap, range(args.frames)))
-    return _figures(laps, time.perf_counter() - wall, time.process_time() - cpu)
-
-
-def _decode(args: argparse.Namespace) -> dict[str, Any]:
-    import cv2
-
-    cv2.setNumThreads(1)
-    capture = cv2.VideoCapture(str(args.clip), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
-    laps = []
-    wall, cpu = time.perf_counter(), time.process_time()
-    for _ in range(args.frames):
-        started = time.perf_counter()
-        capture.read()
-        laps.append((time.perf_counter() - started) * 1000)
-    return _figures(laps, time.perf_counter() - wall, time.process_time() - cpu)
-
-
-def _floor(args: argparse.Namespace) -> dict[str, Any]:
-    import cv2
-
-    from agent.vision import runtime
-    from agent.vision.preprocess import Preprocessor
-    from wire import package as packages
-
-    cv2.setNumThreads(1)
-    package = packages.read_folder(args.package)
-    session = runtime.load(package, runtime.RuntimeOptions(threads=1))
-    capture = cv2.VideoCapture(str(args.clip), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
-    _, image = capture.read()
-    inputs = {session.input_name: Preprocessor(package.manifest.input)(image)[0].copy()}
-    session.run(inputs)
-    laps = []
-    due = wall = time.perf_counter()
-    cpu = time.process_time()
-    for _ in range(args.frames):
-        due += 1 / args.frames_per_s
-        time.sleep(max(0.0, due - time.perf_counter()))
-        started = time.perf_counter()
-        capture.read()
-        session.run(inputs)
-        laps.append((time.perf_counter() - started) * 1000)
-    return _figures(laps, time.perf_counter() - wall, time.process_time() - cpu)
-
-
-def _plain(args: argparse.Namespace) -> dict[str, Any]:
-    import cv2
-    import onnxruntime
-    import paho.mqtt.client as mqtt
-
-    from agent.vision import nms
-    from agent.vision.candidates import Candidates, DecoderParams
-    from agent.vision.decoders import registry
-    from wire import package as packages
-
-    package = packages.read_folder(args.package)
-    spec, manifest = package.manifest.input, package.manifest
-    session = onnxruntime.InferenceSession(str(package.model_path))
-    name = session.get_inputs()[0].name
-    decoder = registry.find(manifest.decoder)
-    params = DecoderParams(
-        width_px=spec.width_px,
-        height_px=spec.height_px,
-        class_count=len(package.labels),
-        score_threshold=manifest.thresholds["score"].default,
-        options=manifest.decoder.parameters,
-    )
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
-    client.connect("127.0.0.1", args.mqtt_port)
-    client.loop_start()
-    capture = cv2.VideoCapture(str(args.clip))
-    laps = []
-    due = time.perf_counter()
-    wall = cpu = 0.0
-    for number in range(args.frames + WARM_UP):
-        if number == WARM_UP:
-            wall, cpu = time.perf_counter(), time.process_time()
-        if args.frames_per_s:
-            due += 1 / args.frames_per_s
-            time.sleep(max(0.0, due - time.perf_counter()))
-        started = time.perf_counter()
-        _, image = capture.read()
-        if image is None:
-            capture = cv2.VideoCapture(str(args.clip))
-            _, image = capture.read()
-        blob = cv2.dnn.blobFromImage(image, 1 / 255, (spec.width_px, spec.height_px), swapRB=spec.color == "RGB")
-        outputs = session.run(None, {name: blob})
-        candidates = decoder.decode(outputs, params)
-        count = 0
-        if isinstance(candidates, Candidates):
-            count = len(nms.suppress(candidates, iou_threshold=0.45, class_agnostic=True))
-        client.publish("bench/plain", json.dumps({"frame": number, "findings": count}), qos=1)
-        if number >= WARM_UP:
-            laps.append((time.perf_counter() - started) * 1000)
-    figures = _figures(laps, time.perf_counter() - wall, time.process_time() - cpu)
-    client.disconnect()
-    client.loop_stop()
-    return figures
-
-
-_PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "bare": _bare,
-    "bare_all": _bare_all,
-    "decode": _decode,
-    "floor": _floor,
-    "plain": _plain,
-}
 
 
 # The agent
@@ -463,6 +298,50 @@ def run_agent(
         "p99_ms": laps[min(len(laps) - 1, int(len(laps) * 0.99))],
         "rss_mb": rss_mb,
         "first_record_s": judged[0] - started,
+    }
+
+
+def measure_swaps(folder: Path, package: Path, broker: Broker, frames_per_s: float) -> dict[str, Any]:
+    """Swap two releases of a model under a paced clip, in an agent of its own process, and look at every frame."""
+    twin = folder / f"{package.name}-next"
+    if not twin.exists():
+        shutil.copytree(package, twin)
+        manifest = twin / "manifest.toml"
+        text = manifest.read_text(encoding="utf-8")
+        manifest.write_text(text.replace("release = 1", "release = 2"), encoding="utf-8")
+    data = Path(tempfile.mkdtemp(dir=folder))
+    config = _prepare(data, package, broker.port, 1, frames_per_s)
+    broker.records.clear()
+    command = [
+        sys.executable,
+        str(ROOT / "scripts" / "bench_parts.py"),
+        "swap",
+        "--package",
+        str(package),
+        "--clip",
+        str(config),
+    ]
+    command += ["--mqtt-port", str(broker.port)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
+    told = json.loads(done.stdout.splitlines()[-1])
+    laps: dict[bool, list[float]] = {True: [], False: []}
+    numbers = []
+    for record in broker.records[WARM_UP:]:
+        seen = datetime.fromisoformat(record["views"][0]["frame_at"]).timestamp()
+        judged = datetime.fromisoformat(record["judged_at"]).timestamp()
+        numbers.append(record["views"][0]["frame_number"])
+        during = any(seen <= end and judged >= begin for begin, end in told["windows"])
+        laps[during].append((judged - seen) * 1000)
+    steady, during_ms = sorted(laps[False]), sorted(laps[True])
+    return {
+        "frames_lost": max(numbers) - min(numbers) + 1 - len(set(numbers)),
+        "frames_during_swaps": len(during_ms),
+        "p50_ms": during_ms[len(during_ms) // 2],
+        "p99_ms": during_ms[min(len(during_ms) - 1, int(len(during_ms) * 0.99))],
+        "steady_p99_ms": steady[min(len(steady) - 1, int(len(steady) * 0.99))],
+        "swap_ms": statistics.median((end - begin) * 1000 for begin, end in told["windows"]),
+        "rss_before_mb": told["rss_before_mb"],
+        "rss_mb": told["rss_mb"],
     }
 
 
