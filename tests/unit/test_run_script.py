@@ -41,7 +41,7 @@ def program(folder: Path, name: str, script: str) -> Path:
 def old_pythons() -> list[str]:
     """Interpreters older than 3.11 on this machine, from 3.8 on."""
     found = [shutil.which(f"python3.{minor}") for minor in (8, 9, 10)]
-    found += map(str, sorted(Path("/root/.pyenv/versions").glob("3.[89].*/bin/python")))
+    found += map(str, sorted((Path.home() / ".pyenv" / "versions").glob("3.[89].*/bin/python")))
     works = [one for one in found if one and subprocess.run([one, "-c", ""], capture_output=True).returncode == 0]
     return works[:1]
 
