@@ -52,16 +52,6 @@ class Ledger:
         self._last = self._last_on_record()
         self.missed_count = 0
 
-    @property
-    def knows_line(self) -> bool:
-        """Whether this device has met its line before."""
-        return self._last is not None
-
-    @property
-    def owed(self) -> int:
-        """Records that still wait for room on the disk."""
-        return len(self._owed)
-
     def meet(self, run: str, sequence: int) -> None:
         """Note where the line stands: parts up to `sequence` that have no record were missed.
 

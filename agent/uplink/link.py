@@ -172,11 +172,6 @@ class Link:
         self._state_wanted = True
         self._wake()
 
-    def send_state(self) -> None:
-        """Publish the latest state once more."""
-        self._state_wanted = True
-        self._wake()
-
     def _wake(self) -> None:
         try:
             self._wake_out.send(b"\0")

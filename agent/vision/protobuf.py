@@ -79,17 +79,6 @@ def fields(data: memoryview, start: int, end: int, budget: Budget) -> Iterator[F
         position += length
 
 
-def varints(data: memoryview, field: Field, budget: Budget) -> Iterator[int]:
-    """Yield a repeated integer field's values, packed or not."""
-    if field.wire_type == VARINT:
-        yield field.value
-    position = field.start
-    while field.wire_type == BYTES and position < field.end:
-        budget.spend()
-        value, position = _varint(data, position, field.end)
-        yield value
-
-
 def text(data: memoryview, field: Field, max_bytes: int = 500) -> str:
     """Return a text field, cut after `max_bytes`, with what is not UTF-8 replaced."""
     return bytes(data[field.start : min(field.end, field.start + max_bytes)]).decode("utf-8", errors="replace")

@@ -24,11 +24,6 @@ def from_us(us: int) -> datetime:
     return _EPOCH + timedelta(microseconds=min(max(us, _EARLIEST_US), _LATEST_US))
 
 
-def iso(us: int) -> str:
-    """Return microseconds since 1970 as text, `2026-01-31T12:00:00.123456Z`."""
-    return from_us(us).isoformat().replace("+00:00", "Z")
-
-
 def id_bytes(text: str) -> bytes:
     """Return a UUID in its 36-character form as 16 bytes."""
     return bytes.fromhex(text.replace("-", ""))
