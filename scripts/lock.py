@@ -16,9 +16,12 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent.parent
 FOLDER = Path("requirements")
 SETS = {
-    "dev": ["--extra", "agent", "--extra", "fleet", "--extra", "embedded-broker", "--group", "dev"],
+    "dev": [
+        *("--extra", "agent", "--extra", "fleet", "--extra", "embedded-broker"),
+        *("--extra", "modbus", "--extra", "gpio", "--group", "dev"),
+    ],
     "demo": ["--extra", "agent", "--extra", "fleet", "--extra", "embedded-broker", "--group", "build"],
-    "agent": ["--extra", "agent"],
+    "agent": ["--extra", "agent", "--extra", "modbus", "--extra", "gpio"],
     "fleet": ["--extra", "fleet"],
 }
 OPTIONS = [

@@ -8,8 +8,11 @@ from typing import Annotated
 import msgspec
 
 from wire.ids import Count, Digest, Name, Uuid
+from wire.inspection import Route
 from wire.messages import SCHEMA, SchemaVersion
 from wire.sampling import SamplingPlan
+
+Code = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,11 +27,26 @@ class DesiredModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CameraSettings:
+    """What a camera is locked to and must read back; None leaves a setting as it is.
+
+    Args:
+        tolerance: share by which the value read back may differ.
+    """
+
+    exposure_us: Annotated[float, msgspec.Meta(gt=0.0)] | None = None
+    gain_db: float | None = None
+    white_balance_k: Annotated[float, msgspec.Meta(gt=0.0)] | None = None
+    tolerance: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ViewRecipe:
-    """What one view needs: a model by name, and parameters of its rules within the manifest's bounds."""
+    """What one view needs: a model by name, its parameters within the manifest's bounds, the camera's settings."""
 
     model: Name
     parameters: dict[Name, float] = field(default_factory=dict)
+    camera: CameraSettings | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +55,20 @@ class Recipe:
 
     Args:
         revision: 0 is the device's own setting; the fleet's start at 1.
+        number: by which a PLC asks for it; unique at the station.
+        codes: texts (of a barcode, a message) that ask for it; one that ends in * stands for all that begin so.
+        unsure: where UNSURE parts go.
+        standstill: the part stands still in front of the camera until its verdict; only then may a source that knows
+            no exposure times be used with part triggers.
     """
 
     id: Name
     revision: Count
     views: dict[Name, ViewRecipe]
+    number: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
+    codes: Annotated[tuple[Code, ...], msgspec.Meta(max_length=100)] = ()
+    unsure: Route = Route.DIVERT
+    standstill: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

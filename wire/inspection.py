@@ -27,6 +27,14 @@ class Verdict(enum.StrEnum):
     NO_VERDICT = "NO_VERDICT"
 
 
+class Route(enum.StrEnum):
+    """Where the line is told to send a part: OK accept, NG reject, NO_VERDICT divert, UNSURE as the recipe says."""
+
+    ACCEPT = "accept"
+    REJECT = "reject"
+    DIVERT = "divert"
+
+
 class Mode(enum.StrEnum):
     """Why the part was shown; only production enters statistics."""
 
@@ -63,6 +71,19 @@ class Reason(enum.StrEnum):
     COUNT_UNSURE = "count_unsure"
     COUNT_WRONG = "count_wrong"
     NOT_CALIBRATED = "not_calibrated"
+    # The part passed, and the station saw no trigger of its own for it.
+    MISSED_TRIGGER = "missed_trigger"  # the line triggered while the agent ran and could not take it
+    NOT_GATED = "not_gated"  # the line's counter counted a part that the part gate did not see
+    # What is wrong with the picture or the camera, told before any model is blamed.
+    FRAME_FROZEN = "frame_frozen"
+    FRAME_BLACK = "frame_black"
+    FRAME_SATURATED = "frame_saturated"
+    FRAME_BLURRED = "frame_blurred"
+    FRAME_WRONG_SIZE = "frame_wrong_size"
+    FRAME_CORRUPT = "frame_corrupt"
+    CAMERA_MOVED = "camera_moved"
+    CAMERA_SETTINGS = "camera_settings"  # exposure, gain or white balance read back differ from the recipe's
+    TIME_CLASS = "time_class"  # the source cannot tell which part a frame shows, and the recipe declares no standstill
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +133,12 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewRecord:
-    """What one view contributed to an inspection; `model` and the digest are None where no model ran."""
+    """What one view contributed to an inspection; `model` and the digest are None where no model ran.
+
+    Args:
+        sizes_mm: width and height on the part of each finding's box, in the order of the findings, where the view is
+            calibrated.
+    """
 
     view: Name
     camera: ShortText
@@ -129,6 +155,7 @@ class ViewRecord:
     findings: Annotated[tuple[Finding, ...], msgspec.Meta(max_length=MAX_FINDINGS)] = ()
     picture_digest: Digest | None = None
     timings_ms: Timings = Timings()
+    sizes_mm: Annotated[tuple[tuple[float, float], ...], msgspec.Meta(max_length=MAX_FINDINGS)] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +169,7 @@ class Inspection:
         trigger_sequence: the line's own count, None where the trigger has none.
         time_uncertainty_ms: how far the wall clock may be off, None where unknown.
         rule_fired: the rule that decided, empty where none did.
+        route: where the line was told to send the part; None where nobody was told.
         parameters_revision: revision of the parameters the verdict was judged with (the recipe's).
     """
 
@@ -168,3 +196,4 @@ class Inspection:
     sampling: Draw
     total_ms: Milliseconds = 0.0
     disposition: ShortText | None = None
+    route: Route | None = None

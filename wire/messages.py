@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Final
 
 import msgspec
@@ -72,8 +72,54 @@ class Counter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ViewHealth:
+    """One view since the agent started: frames in = used + not triggered + dropped + those on their way.
+
+    Args:
+        connected: frames come, or could come at any moment.
+        trouble: why none come, empty where nothing is wrong.
+        fps_in, fps_used: frames a second since the last report.
+        frame_age_ms: of the newest frame.
+        frames_dropped: per reason.
+        restarts: of the camera's process or connection.
+        vitals: what is wrong with the picture now.
+        steps_ms: p50 and p99 of each pipeline step.
+    """
+
+    view: Name
+    connected: bool
+    trouble: ShortText = ""
+    frames_in: Count
+    frames_used: Count
+    frames_not_triggered: Count
+    frames_dropped: dict[str, Count] = field(default_factory=dict)
+    fps_in: float | None = None
+    fps_used: float | None = None
+    frame_age_ms: float | None = None
+    restarts: Count = 0
+    vitals: Annotated[tuple[ShortText, ...], msgspec.Meta(max_length=16)] = ()
+    steps_ms: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessHealth:
+    """One process of the agent: the main one, or a camera's; private memory is what ends with it."""
+
+    name: ShortText
+    rss_bytes: Count
+    private_bytes: Count | None = None
+    cpu_fraction: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StationHealth:
-    """One station's accounts since the agent started: frames in = used + not triggered + dropped."""
+    """One station's accounts since the agent started: frames in = used + not triggered + dropped.
+
+    Args:
+        not_ready: why the station cannot judge parts, empty where it can.
+        deadline_misses: parts without verdict because it came too late.
+        repeats: triggers that came twice and were judged once.
+    """
 
     station: Name
     triggers: Count
@@ -84,11 +130,21 @@ class StationHealth:
     frames_dropped: Count
     latency_p50_ms: float | None = None
     latency_p99_ms: float | None = None
+    recipe: Name | None = None
+    not_ready: ShortText = ""
+    deadline_misses: Count = 0
+    repeats: Count = 0
+    views: Annotated[tuple[ViewHealth, ...], msgspec.Meta(max_length=16)] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """How a device is; sent every 10 s."""
+    """How a device is; sent every 10 s.
+
+    Args:
+        throttled: the processor runs below its speed because of heat or voltage; None where the device does not tell.
+        clock_offset_ms: of the wall clock, where a time service tells it.
+    """
 
     at: Utc
     uptime_s: Annotated[float, msgspec.Meta(ge=0.0)]
@@ -102,6 +158,9 @@ class Health:
     outbox_dropped: Count
     threads_stalled: Annotated[tuple[ShortText, ...], msgspec.Meta(max_length=50)] = ()
     stations: Annotated[tuple[StationHealth, ...], msgspec.Meta(max_length=32)] = ()
+    processes: Annotated[tuple[ProcessHealth, ...], msgspec.Meta(max_length=64)] = ()
+    throttled: bool | None = None
+    clock_offset_ms: float | None = None
 
 
 class Severity(enum.StrEnum):

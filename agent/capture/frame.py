@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -20,6 +21,19 @@ class TimeClass(enum.StrEnum):
     RECORDED = "recorded"  # a file: frames have an order and no live time
 
 
+class Vital(enum.StrEnum):
+    """What can be wrong with a picture or its camera."""
+
+    FROZEN = "frozen"
+    BLACK = "black"
+    SATURATED = "saturated"
+    BLURRED = "blurred"
+    MOVED = "moved"
+    WRONG_SIZE = "wrong_size"
+    CORRUPT = "corrupt"
+    SETTINGS = "settings"  # exposure, gain or white balance read back are not those it was locked to
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
     """One picture of one view.
@@ -30,6 +44,8 @@ class Frame:
         exposed_utc: wall clock of the exposure.
         exposed_ns: monotonic clock of the exposure, comparable with a trigger's time on this device.
         image_bgr: (H, W, 3) uint8.
+        vitals: what is wrong with this very picture; a part that shows on it has no verdict.
+        free: gives the pixels back to whoever owns them; called once, by the feed, when nobody looks at them any more.
     """
 
     camera: str
@@ -37,6 +53,8 @@ class Frame:
     exposed_utc: datetime
     exposed_ns: int
     image_bgr: NDArray[np.uint8]
+    vitals: tuple[Vital, ...] = ()
+    free: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,12 +24,12 @@ from agent.inspection.ledger import Ledger, Outbox
 from agent.inspection.records import Place, Seen, TimeQuality
 from agent.inspection.setup import StationSetup, ViewSetup
 from agent.inspection.tally import Tally
-from agent.line.trigger import Line, LinePosition, Trigger
+from agent.line.trigger import Answer, Line, LinePosition, StationState, Trigger
 from agent.settings import StationSettings
 from agent.threads import Worker
 from wire import sampling
 from wire.errors import LinesideError
-from wire.inspection import Inspection, Reason, Timings, Verdict
+from wire.inspection import Inspection, Reason, Route, Timings, Verdict
 from wire.mint import Mint
 from wire.sampling import Draw
 
@@ -166,7 +166,7 @@ class StationWorker:
             self._await_all()
             self._ledger.meet(event.run, event.sequence)
             return None
-        return None if event is None or self._is_repeat(event) else self._part_of(event)
+        return self._part_of(event) if isinstance(event, Trigger) and not self._is_repeat(event) else None
 
     def _take_pending(self) -> None:
         """Between two parts is where no part is on its way: only then the old setup is used by nobody."""
@@ -176,7 +176,14 @@ class StationWorker:
                 if self._pending is not None:
                     self._setup, self._pending = self._pending, None
                     self._taken.set()
-        self._line.set_ready(ready=self._setup.ready)
+        self._line.set_state(
+            StationState(
+                ready=self._setup.ready,
+                not_ready="" if self._setup.ready else "A view has no model.",
+                recipe=self._setup.recipe.id,
+                recipe_number=self._setup.recipe.number or 0,
+            )
+        )
 
     def _is_repeat(self, trigger: Trigger) -> bool:
         if trigger.sequence is None:
@@ -296,7 +303,19 @@ class StationWorker:
         )
         recorded = self._ledger.write(inspection, trigger.run)
         verdict = inspection.verdict if recorded else Verdict.NO_VERDICT
-        self._line.answer(trigger, verdict)
+        self._line.answer(
+            Answer(
+                trigger=trigger,
+                inspection_id=inspection.id if recorded else "",
+                verdict=verdict,
+                reason=inspection.reason if recorded else Reason.NOT_RECORDED,
+                route=route_of(verdict, part.setup.recipe.unsure),
+                recipe=inspection.recipe,
+                score=inspection.score,
+                rule_fired=inspection.rule_fired,
+                judged_ns=now_ns,
+            )
+        )
         if not recorded:
             self.tally.unrecorded += 1
         self.tally.count(verdict, (self._clock.monotonic_ns() - trigger.at_ns) / 1e6)
@@ -320,6 +339,13 @@ class StationWorker:
     def _await_all(self) -> None:
         """Wait until every part that was taken has left; called with the take lock held, so none is added."""
         self._await_turn(self._next_ticket)
+
+
+def route_of(verdict: Verdict, unsure: Route) -> Route:
+    """Return where the line shall send a part; without a verdict it is diverted, never accepted."""
+    if verdict is Verdict.UNSURE:
+        return unsure
+    return {Verdict.OK: Route.ACCEPT, Verdict.NG: Route.REJECT}.get(verdict, Route.DIVERT)
 
 
 def _with_pictures(seen: list[Seen], part: _Part) -> tuple[list[Seen], bool]:

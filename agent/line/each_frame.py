@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from agent.clock import Clock
-from agent.line.trigger import LinePosition, Trigger
-from wire.inspection import Mode, Verdict
+from agent.line.trigger import Answer, LineEvent, RecipeRequest, StationState, Trigger, TriggerKind
+from wire.inspection import Mode
 from wire.mint import Mint
 
 
@@ -16,7 +16,7 @@ class EachFrame:
         self._mint = mint
         self._mode = mode
 
-    def take(self, timeout_s: float) -> Trigger | LinePosition | None:  # noqa: ARG002  (the seam's signature)
+    def take(self, timeout_s: float) -> LineEvent | None:  # noqa: ARG002  (the seam's signature)
         """Return a trigger at once."""
         return Trigger(
             id=self._mint.uuid7(),
@@ -25,12 +25,16 @@ class EachFrame:
             at_ns=self._clock.monotonic_ns(),
             at_utc=self._clock.now_utc(),
             mode=self._mode,
+            kind=TriggerKind.NEXT_FRAME,
         )
 
-    def answer(self, trigger: Trigger, verdict: Verdict) -> None:
+    def answer(self, answer: Answer) -> None:
         """Nobody waits for it."""
 
-    def set_ready(self, *, ready: bool) -> None:
+    def answer_recipe(self, request: RecipeRequest, refusal: str) -> None:
+        """Nobody asked."""
+
+    def set_state(self, state: StationState) -> None:
         """Nobody asks."""
 
     def close(self) -> None:

@@ -12,8 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from agent.clock import Clock
-from agent.line.trigger import LinePosition, Trigger
-from wire.inspection import Verdict
+from agent.line.trigger import Answer, LineEvent, LinePosition, RecipeRequest, StationState, Trigger
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ class SimulatedController:
     def __init__(self, host: str, port: int, clock: Clock, name: str) -> None:
         self._address = (host, port)
         self._clock = clock
-        self._events: queue.Queue[Trigger | LinePosition] = queue.Queue(_QUEUE_TRIGGERS)
+        self._events: queue.Queue[LineEvent] = queue.Queue(_QUEUE_TRIGGERS)
         self._stop = threading.Event()
         self._connection: socket.socket | None = None
         self._send_lock = threading.Lock()
@@ -42,23 +41,27 @@ class SimulatedController:
         self._thread = threading.Thread(target=self._keep_connected, name=f"line-{name}", daemon=True)
         self._thread.start()
 
-    def take(self, timeout_s: float) -> Trigger | LinePosition | None:
+    def take(self, timeout_s: float) -> LineEvent | None:
         """Return the next event of the line; None when none came in time."""
         try:
             return self._events.get(timeout=timeout_s)
         except queue.Empty:
             return None
 
-    def answer(self, trigger: Trigger, verdict: Verdict) -> None:
+    def answer(self, answer: Answer) -> None:
         """Send one verdict; with the line away it is lost, and the line diverts the part by itself."""
-        if trigger.run == self._run:
-            self._send({"type": "verdict", "sequence": trigger.sequence, "verdict": verdict.value})
+        if answer.trigger.run == self._run:
+            verdict = {"type": "verdict", "sequence": answer.trigger.sequence, "verdict": answer.verdict.value}
+            self._send(verdict)
 
-    def set_ready(self, *, ready: bool) -> None:
+    def answer_recipe(self, request: RecipeRequest, refusal: str) -> None:
+        """The simulated line never asks for a recipe."""
+
+    def set_state(self, state: StationState) -> None:
         """Tell the line whether the station can judge parts; repeated after each reconnection."""
-        if ready and not self._ready:
+        if state.ready and not self._ready:
             self._send({"type": "ready"})
-        self._ready = ready
+        self._ready = state.ready
 
     def close(self) -> None:
         """Leave the line; it treats every later part as unanswered."""

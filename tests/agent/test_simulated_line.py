@@ -16,9 +16,10 @@ from agent.capture.simulated import SimulatedCamera
 from agent.clock import SystemClock
 from agent.inspection.pairing import Pairing, pair
 from agent.line.simulated import SimulatedController
-from agent.line.trigger import LinePosition, Trigger
+from agent.line.trigger import LinePosition, StationState, Trigger
 from agent.simulator import parts, parts_plan
 from agent.simulator.line import LineSettings, SimulatedLine
+from tests.support.station import answer_to
 from wire.errors import LinesideError
 from wire.inspection import Verdict
 
@@ -74,7 +75,7 @@ def test_each_exposure_belongs_to_its_trigger_and_shows_its_part(start_line: Cal
     controller, camera = controller_of(running), SimulatedCamera("127.0.0.1", running.line.port, "cam")
     camera.open()
     assert isinstance(camera.read(0.2), NoFrame), "the belt must stand until a station is ready"
-    controller.set_ready(ready=True)
+    controller.set_state(StationState(ready=True))
     for _ in range(5):
         trigger, frame = next_trigger(controller), camera.read(2)
         assert isinstance(frame, Frame)
@@ -82,7 +83,7 @@ def test_each_exposure_belongs_to_its_trigger_and_shows_its_part(start_line: Cal
         assert pair(trigger.at_ns, frame.exposed_ns, 50) is Pairing.MATCH
         expected = parts.render(parts_plan.plan_part(7, trigger.sequence, 0.5))
         assert (frame.image_bgr == expected).all()
-        controller.answer(trigger, Verdict.OK)
+        controller.answer(answer_to(trigger, Verdict.OK))
     controller.close()
     camera.close()
 
@@ -90,11 +91,11 @@ def test_each_exposure_belongs_to_its_trigger_and_shows_its_part(start_line: Cal
 def test_the_count_file_knows_truth_verdicts_and_missing_answers(start_line: Callable[..., RunningLine]) -> None:
     running = start_line(parts_per_s=20, part_count=6, deadline_ms=100)
     controller = controller_of(running)
-    controller.set_ready(ready=True)
+    controller.set_state(StationState(ready=True))
     for _ in range(6):
         trigger = next_trigger(controller)
         if trigger.sequence != 3:
-            controller.answer(trigger, Verdict.NG)
+            controller.answer(answer_to(trigger, Verdict.NG))
     running._thread.join(5)
     assert [event["sequence"] for event in running.events("trigger")] == [1, 2, 3, 4, 5, 6]
     assert {event["truth"] for event in running.events("trigger")} <= {"OK", "NG"}
@@ -106,11 +107,11 @@ def test_the_count_file_knows_truth_verdicts_and_missing_answers(start_line: Cal
 def test_a_verdict_after_the_deadline_is_counted_as_late(start_line: Callable[..., RunningLine]) -> None:
     running = start_line(parts_per_s=20, part_count=8, deadline_ms=60)
     controller = controller_of(running)
-    controller.set_ready(ready=True)
+    controller.set_state(StationState(ready=True))
     first = next_trigger(controller)
     for _ in range(4):
         next_trigger(controller)
-    controller.answer(first, Verdict.OK)
+    controller.answer(answer_to(first, Verdict.OK))
     running._thread.join(5)
     assert [event["sequence"] for event in running.events("late_verdict")] == [1]
     controller.close()
@@ -119,7 +120,7 @@ def test_a_verdict_after_the_deadline_is_counted_as_late(start_line: Callable[..
 def test_a_station_that_comes_back_learns_what_it_missed(start_line: Callable[..., RunningLine]) -> None:
     running = start_line(parts_per_s=50)
     first = controller_of(running)
-    first.set_ready(ready=True)
+    first.set_state(StationState(ready=True))
     next_trigger(first)
     first.close()
     time.sleep(0.1)

@@ -18,13 +18,13 @@ from agent.inspection.judge import ActiveRule, JudgeRules
 from agent.inspection.records import TimeQuality
 from agent.inspection.setup import StationSetup, ViewSetup
 from agent.inspection.worker import StationWorker
-from agent.line.trigger import LinePosition, Trigger
+from agent.line.trigger import Answer, LineEvent, RecipeRequest, StationState, Trigger
 from agent.settings import LineSettings, SourceSettings, StationSettings, ViewSettings
 from agent.vision.candidates import Unusable
 from agent.vision.pipeline import Look, Pipeline
 from wire.desired import Recipe, ViewRecipe
 from wire.errors import LinesideError
-from wire.inspection import Finding, Inspection, TimeSource, Verdict
+from wire.inspection import Finding, Inspection, Reason, Route, TimeSource, Verdict
 from wire.messages import Lane
 from wire.mint import Mint
 from wire.sampling import SamplingPlan
@@ -37,21 +37,27 @@ JUDGE_RULES = JudgeRules(rules=(ActiveRule(name="scratch", labels=frozenset({"sc
 class ScriptedLine:
     """Gives the events it was made with, and remembers the answers in the order they came."""
 
-    def __init__(self, *events: Trigger | LinePosition) -> None:
-        self.events: deque[Trigger | LinePosition] = deque(events)
+    def __init__(self, *events: LineEvent) -> None:
+        self.events: deque[LineEvent] = deque(events)
         self.answers: list[tuple[str, Verdict]] = []
         self.ready = False
+        self.state = StationState(ready=False)
+        self.recipes_answered: list[tuple[RecipeRequest, str]] = []
         self.log: list[str] = []
 
-    def take(self, timeout_s: float) -> Trigger | LinePosition | None:
+    def take(self, timeout_s: float) -> LineEvent | None:
         return self.events.popleft() if self.events else None
 
-    def answer(self, trigger: Trigger, verdict: Verdict) -> None:
+    def answer(self, answer: Answer) -> None:
         self.log.append("answer")
-        self.answers.append((trigger.id, verdict))
+        self.answers.append((answer.trigger.id, answer.verdict))
 
-    def set_ready(self, *, ready: bool) -> None:
-        self.ready = ready
+    def answer_recipe(self, request: RecipeRequest, refusal: str) -> None:
+        self.recipes_answered.append((request, refusal))
+
+    def set_state(self, state: StationState) -> None:
+        self.state = state
+        self.ready = state.ready
 
     def close(self) -> None:
         pass
@@ -139,6 +145,19 @@ def trigger(sequence: int, *, run: str = "r1", age_ms: float = 0.0) -> Trigger:
     """A trigger of now, or of `age_ms` ago."""
     at_ns = CLOCK.monotonic_ns() - int(age_ms * 1e6)
     return Trigger(id=f"{run}-{sequence}", run=run, sequence=sequence, at_ns=at_ns, at_utc=datetime.now(UTC))
+
+
+def answer_to(event: Trigger, verdict: Verdict) -> Answer:
+    """What a station says of a trigger's part."""
+    return Answer(
+        trigger=event,
+        inspection_id="01932f5e-7a10-7abc-8def-0123456789ab",
+        verdict=verdict,
+        reason=Reason.NONE,
+        route=Route.ACCEPT if verdict is Verdict.OK else Route.DIVERT,
+        recipe="default",
+        judged_ns=CLOCK.monotonic_ns(),
+    )
 
 
 def frame_of(event: Trigger, *, score_percent: int, apart_ms: float = 0.0) -> Frame:
