@@ -19,6 +19,7 @@ from agent.capture.feed import Feed
 from agent.capture.folder import FolderSource
 from agent.capture.frame import Source, SourceInfo
 from agent.capture.paced import PacedSource
+from agent.capture.settings import SourceSettings
 from agent.capture.simulated import SimulatedCamera
 from agent.capture.video import VideoSource
 from agent.clock import SystemClock
@@ -38,7 +39,7 @@ from agent.keeper import Keeper
 from agent.line.each_frame import EachFrame
 from agent.line.simulated import SimulatedController
 from agent.line.trigger import Line
-from agent.settings import Settings, SourceSettings, StationSettings, host_port
+from agent.settings import Settings, StationSettings, host_port
 from agent.threads import Worker
 from agent.uplink.fleet_api import FleetApi
 from agent.uplink.link import Link, LinkSettings

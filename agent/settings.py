@@ -12,7 +12,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from agent.capture.settings import SourceSettings, VitalsSettings
+from agent.line.settings import LineSettings, OutputSettings
 from wire import ids, strict_toml
+from wire.desired import CameraSettings
 from wire.errors import LinesideError
 from wire.ids import Name
 from wire.manifest import ThresholdName
@@ -88,46 +91,19 @@ class OutboxSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LineSettings:
-    """What triggers a station.
-
-    Args:
-        kind: `simulated` takes triggers from a simulated line; `each_frame` makes every frame a part.
-        address: host:port of the simulated line.
-        mode: of the inspections of `each_frame`; only `production` enters statistics.
-    """
-
-    kind: Literal["simulated", "each_frame"]
-    address: str | None = None
-    mode: Literal["production", "setup", "challenge", "replay"] = "replay"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceSettings:
-    """Where a view's frames come from.
-
-    Args:
-        kind: `simulated` (address), `video` (path of a file) or `folder` (path of a folder of pictures).
-        policy: `every` keeps the order and loses none; `latest` lets the newest frame win.
-        frames_per_s: plays a file at this pace, as a live camera would: it waits for nobody.
-    """
-
-    kind: Literal["simulated", "video", "folder"]
-    address: str | None = None
-    path: str | None = None
-    policy: Literal["every", "latest"] = "every"
-    every_nth: Annotated[int, msgspec.Meta(ge=1)] = 1
-    frames_per_s: Positive | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ViewSettings:
-    """A camera looking at the part, and the model that judges its frames unless a recipe says otherwise."""
+    """A camera looking at the part, and the model that judges its frames unless a recipe says otherwise.
+
+    Args:
+        settings: what the camera is locked to, unless a recipe says otherwise.
+    """
 
     id: Name
     model: Name
     source: SourceSettings
     parameters: dict[ThresholdName, float] = dataclasses.field(default_factory=dict)
+    settings: CameraSettings | None = None
+    vitals: VitalsSettings = dataclasses.field(default_factory=VitalsSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +116,9 @@ class StationSettings:
             the verdict of the others; half the deadline unless it is set.
         frame_tolerance_ms: a frame belongs to a trigger when its exposure is at most this far from it.
         floor_rate: the least share of parts whose pictures are kept, unless the fleet sends a sampling plan.
+        unsure: where UNSURE parts go, unless a recipe says otherwise.
+        standstill: the part stands still in front of the cameras until its verdict, unless a recipe says otherwise.
+        outputs: who else is told each verdict.
     """
 
     id: Name
@@ -149,6 +128,24 @@ class StationSettings:
     frame_wait_ms: Positive | None = None
     frame_tolerance_ms: Positive = 50.0
     floor_rate: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.01
+    unsure: Literal["accept", "reject", "divert"] = "divert"
+    standstill: bool = False
+    outputs: Annotated[tuple[OutputSettings, ...], msgspec.Meta(max_length=16)] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalSettings:
+    """The agent's own address for the person beside the machine, HTTP triggers and metrics.
+
+    Args:
+        host: a loopback address unless `allow_network` is set: there are no passwords here.
+        port: 0 picks a free one; `lineside status` tells it.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8090
+    enabled: bool = True
+    allow_network: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +159,7 @@ class Settings:
     runtime: RuntimeSettings = RuntimeSettings()
     health: HealthSettings = HealthSettings()
     outbox: OutboxSettings = OutboxSettings()
+    local: LocalSettings = LocalSettings()
 
     @property
     def data_dir(self) -> Path:

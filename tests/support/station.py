@@ -13,13 +13,15 @@ import numpy as np
 from agent.capture.encode import PictureKeeper
 from agent.capture.feed import Feed
 from agent.capture.frame import Ended, Frame, NoFrame, SourceInfo, TimeClass
+from agent.capture.settings import SourceSettings
 from agent.clock import SystemClock
 from agent.inspection.judge import ActiveRule, JudgeRules
 from agent.inspection.records import TimeQuality
 from agent.inspection.setup import StationSetup, ViewSetup
 from agent.inspection.worker import StationWorker
+from agent.line.settings import LineSettings
 from agent.line.trigger import Answer, LineEvent, RecipeRequest, StationState, Trigger
-from agent.settings import LineSettings, SourceSettings, StationSettings, ViewSettings
+from agent.settings import StationSettings, ViewSettings
 from agent.vision.candidates import Unusable
 from agent.vision.pipeline import Look, Pipeline
 from wire.desired import Recipe, ViewRecipe

@@ -67,7 +67,7 @@ def test_environment_wins_over_the_file_and_a_flag_over_both(tmp_path: Path) -> 
          ":9: stations[0].line.kind:", "video or folder"),
         ("[device]", "[device", "config.invalid_syntax", ":1:", "TOML"),
         ('kind = "simulated"', 'kind = "simulatde"', "config.invalid_value", ":9: stations[0].line.kind:",
-         "Did you mean 'simulated'? Allowed here: each_frame, simulated."),
+         "Did you mean 'simulated'? Allowed here: each_frame, gpio, http, interval,"),
         ('id = "press-1"', 'id = "Press 1"', "config.invalid_value", ":2: device.id:", "Small letters, digits"),
         ('id = "gauge"', 'id = "gauge"\ndeadline_ms = inf', "config.invalid_value", ":7: stations[0].deadline_ms:",
          "inf"),
