@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from fleet.commands import client, table
 from wire.errors import LinesideError
 
 if TYPE_CHECKING:
-    from fleet.deployments.document import DesiredChoice, ModelChoice, StationChoice
+    from fleet.deployments.document import DesiredChoice, ModelChoice, RecipesFile, StationChoice
+    from wire.desired import Desired
+
+_RECIPE_HEAD: Final = ("RECIPE", "REVISION", "NUMBER", "CODES", "UNSURE", "STANDSTILL", "VIEWS")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -27,6 +31,12 @@ def add_parser(subparsers: Any) -> None:
     change.add_argument("--station", metavar="STATION", help="the station --sampling-floor is meant for")
     change.add_argument(
         "--sampling-floor", type=float, metavar="RATE", help="share of parts whose pictures are kept, above 0 to 1"
+    )
+    change.add_argument(
+        "--recipes",
+        type=Path,
+        metavar="FILE",
+        help="give each station named in this file (TOML) the file's recipes, and no others",
     )
     client.add_arguments(change)
     change.set_defaults(run=run_set)
@@ -46,12 +56,15 @@ def run_set(args: argparse.Namespace) -> int:
     models = [_model_choice(text, retry=args.retry) for text in args.model]
     if (args.station is None) != (args.sampling_floor is None):
         raise LinesideError("usage.invalid", "--station and --sampling-floor belong together.", "Give both or none.")
-    if not models and not args.remove_model and args.station is None:
+    recipes = _recipes_of(args.recipes) if args.recipes is not None else None
+    if not models and not args.remove_model and args.station is None and recipes is None:
         raise LinesideError("usage.invalid", "There is nothing to change.", "See lineside-fleet desired set --help.")
     with client.Client(args) as api:
         answer = api.send("GET", f"/devices/{args.device}/desired")
         current = codec.decode(answer.content, Desired)
         choice = _changed(document.choice_of(current), models, args)
+        if recipes is not None:
+            choice = document.with_recipes(choice, recipes)
         written = api.send(
             "PUT",
             f"/devices/{args.device}/desired",
@@ -61,6 +74,8 @@ def run_set(args: argparse.Namespace) -> int:
     following = codec.decode(written.content, Desired)
     same = following.revision == current.revision
     sys.stderr.write(f"{args.device} {'is' if same else 'is now'} at revision {following.revision}.\n")
+    for sentence in _without_model(following):
+        sys.stderr.write(f"note: {sentence}\n")
     print(following.revision)
     return 0
 
@@ -78,9 +93,55 @@ def run_show(args: argparse.Namespace) -> int:
     for station in found["stations"]:
         sampling = station["sampling"]
         floor = f"floor {sampling['floor_rate']}, revision {sampling['revision']}" if sampling else "the device's own"
-        recipes = ", ".join(recipe["id"] for recipe in station["recipes"]) or "the device's own"
-        print(f"station {station['station']}: sampling {floor}; recipes {recipes}")
+        own = "" if station["recipes"] else "; recipes: the device's own"
+        print(f"\nstation {station['station']}: sampling {floor}{own}")
+        if station["recipes"]:
+            table.print_table(_RECIPE_HEAD, [_recipe_row(recipe) for recipe in station["recipes"]])
     return 0
+
+
+def _recipe_row(recipe: dict[str, Any]) -> list[str]:
+    views = "; ".join(f"{name}: {_view_words(view)}" for name, view in recipe["views"].items())
+    number = str(recipe["number"]) if recipe["number"] is not None else "-"
+    return [
+        recipe["id"],
+        str(recipe["revision"]),
+        number,
+        " ".join(recipe["codes"]) or "-",
+        recipe["unsure"],
+        "yes" if recipe["standstill"] else "no",
+        views,
+    ]
+
+
+def _view_words(view: dict[str, Any]) -> str:
+    words = [f"{name}={value:g}" for name, value in view["parameters"].items()]
+    camera = view["camera"] or {}
+    words += [f"{name}={value:g}" for name, value in camera.items() if value is not None and name != "tolerance"]
+    return " ".join([view["model"], *words])
+
+
+def _without_model(document: Desired) -> list[str]:
+    """Return a sentence for each model that a recipe needs and the device is not asked to run."""
+    known = {model.model for model in document.models}
+    wanted: dict[str, str] = {}
+    for station in document.stations:
+        for recipe in station.recipes:
+            for view in recipe.views.values():
+                wanted.setdefault(view.model, recipe.id)
+    return [
+        f"the recipe {recipe} needs the model {model}, which {document.device} is not asked to run yet: "
+        f"--model {model}=RELEASE."
+        for model, recipe in sorted(wanted.items())
+        if model not in known
+    ]
+
+
+def _recipes_of(path: Path) -> RecipesFile:
+    from fleet.deployments.document import RecipesFile
+    from wire import strict_toml
+
+    return strict_toml.read(path).value_of(RecipesFile)
 
 
 def _model_choice(text: str, *, retry: bool) -> ModelChoice:

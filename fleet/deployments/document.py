@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
-from wire.desired import Desired, DesiredModel, DesiredSettings, DesiredStation, Recipe, ViewRecipe
+from wire import recipes as recipe_rules
+from wire.desired import Code, Desired, DesiredModel, DesiredSettings, DesiredStation, Recipe, ViewRecipe
 from wire.errors import LinesideError
 from wire.ids import Name
+from wire.inspection import Route
 from wire.manifest import Manifest, parameters_of
 from wire.sampling import FLOOR_DEFAULT, Rate, SamplingPlan
+
+MAX_RECIPES: Final = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +38,14 @@ class ModelChoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeChoice:
-    """A recipe as a person writes it."""
+    """A recipe as a person writes it; `wire.desired.Recipe` says what its fields mean, the revision is the fleet's."""
 
     id: Name
-    views: dict[Name, ViewRecipe]
+    views: Annotated[dict[Name, ViewRecipe], msgspec.Meta(min_length=1, max_length=16)]
+    number: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
+    codes: Annotated[tuple[Code, ...], msgspec.Meta(max_length=100)] = ()
+    unsure: Route = Route.DIVERT
+    standstill: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +61,23 @@ class StationChoice:
     """Recipes and sampling of one station."""
 
     station: Name
-    recipes: tuple[RecipeChoice, ...] = ()
+    recipes: Annotated[tuple[RecipeChoice, ...], msgspec.Meta(max_length=MAX_RECIPES)] = ()
     sampling: SamplingChoice | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StationRecipes:
+    """All recipes of one station, as a file of recipes has them."""
+
+    station: Name
+    recipes: Annotated[tuple[RecipeChoice, ...], msgspec.Meta(max_length=MAX_RECIPES)] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipesFile:
+    """What stands in a file of recipes; a station that it does not name keeps what it has."""
+
+    stations: Annotated[tuple[StationRecipes, ...], msgspec.Meta(min_length=1, max_length=32)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +109,20 @@ def choice_of(document: Desired) -> DesiredChoice:
     )
 
 
+def with_recipes(choice: DesiredChoice, file: RecipesFile) -> DesiredChoice:
+    """Return a choice in which each station of the file has the file's recipes, and keeps its sampling.
+
+    Raises:
+        LinesideError: `request.invalid` where the file names a station twice.
+    """
+    _once("station", [station.station for station in file.stations])
+    stations = {station.station: station for station in choice.stations}
+    for one in file.stations:
+        former = stations.get(one.station, StationChoice(station=one.station))
+        stations[one.station] = replace(former, recipes=one.recipes)
+    return replace(choice, stations=tuple(stations.values()))
+
+
 def compose(
     current: Desired,
     choice: DesiredChoice,
@@ -102,8 +139,9 @@ def compose(
         lost: ids of the document's deployments that ended without the version running.
 
     Raises:
-        LinesideError: `resource.not_found` for an unknown release, `request.invalid` for a name given twice,
-            `deployment.out_of_bounds` for a parameter the model does not allow.
+        LinesideError: `resource.not_found` for an unknown release, `request.invalid` for a name given twice or a
+            number or code that asks for two recipes, `deployment.out_of_bounds` for a parameter the model does not
+            allow.
     """
     _once("model", [model.model for model in choice.models])
     _once("station", [station.station for station in choice.stations])
@@ -150,19 +188,34 @@ def _station(
     _once(f"recipe of the station {choice.station!r}", [recipe.id for recipe in choice.recipes])
     recipes = {recipe.id: recipe for recipe in former.recipes} if former is not None else {}
     for recipe in choice.recipes:
-        for view in recipe.views.values():
-            _check_bounds(view, manifests)
+        for name, view in recipe.views.items():
+            _check_bounds(f"Station {choice.station}, recipe {recipe.id}, view {name}", view, manifests)
+    following = tuple(_recipe(recipe, recipes.get(recipe.id)) for recipe in choice.recipes)
+    clashes = recipe_rules.clashes(following)
+    if clashes:
+        raise LinesideError(
+            "request.invalid",
+            f"Station {choice.station}: {' '.join(clashes)}",
+            "Let each number and each code ask for one recipe.",
+        )
     return DesiredStation(
         station=choice.station,
-        recipes=tuple(_recipe(recipe, recipes.get(recipe.id)) for recipe in choice.recipes),
+        recipes=following,
         sampling=_sampling(choice.sampling, former.sampling if former is not None else None, new_salt),
     )
 
 
 def _recipe(choice: RecipeChoice, former: Recipe | None) -> Recipe:
-    if former is not None and former.views == choice.views:
-        return former
-    return Recipe(id=choice.id, revision=former.revision + 1 if former is not None else 1, views=choice.views)
+    same = Recipe(
+        id=choice.id,
+        revision=former.revision if former is not None else 1,
+        views=choice.views,
+        number=choice.number,
+        codes=choice.codes,
+        unsure=choice.unsure,
+        standstill=choice.standstill,
+    )
+    return same if former is None or same == former else replace(same, revision=former.revision + 1)
 
 
 def _sampling(
@@ -180,11 +233,13 @@ def _sampling(
     )
 
 
-def _check_bounds(view: ViewRecipe, manifests: Mapping[str, Manifest]) -> None:
+def _check_bounds(place: str, view: ViewRecipe, manifests: Mapping[str, Manifest]) -> None:
     manifest = manifests.get(view.model)
     refused = parameters_of(manifest, view.parameters)[1] if manifest is not None else []
     if refused:
-        raise LinesideError("deployment.out_of_bounds", " ".join(refused), "Choose values within the bounds.")
+        raise LinesideError(
+            "deployment.out_of_bounds", f"{place}: {' '.join(refused)}", "Choose values within the bounds."
+        )
 
 
 def _once(what: str, names: list[str]) -> None:
@@ -197,6 +252,16 @@ def _station_choice(station: DesiredStation) -> StationChoice:
     sampling = station.sampling
     return StationChoice(
         station=station.station,
-        recipes=tuple(RecipeChoice(id=recipe.id, views=recipe.views) for recipe in station.recipes),
+        recipes=tuple(
+            RecipeChoice(
+                id=recipe.id,
+                views=recipe.views,
+                number=recipe.number,
+                codes=recipe.codes,
+                unsure=recipe.unsure,
+                standstill=recipe.standstill,
+            )
+            for recipe in station.recipes
+        ),
         sampling=SamplingChoice(floor_rate=sampling.floor_rate, gate_rate=sampling.gate_rate) if sampling else None,
     )
