@@ -134,16 +134,16 @@ class Reporter:
         return tuple(stalled)
 
     def _health(self) -> Health:
-        vitals = self._probes.read()
+        reading = self._probes.read()
         stats = self._outbox.stats()
         return Health(
             at=self._clock.now_utc(),
             uptime_s=time.monotonic() - self._started,
-            cpu_fraction=vitals.cpu_fraction,
-            rss_bytes=vitals.rss_bytes,
-            disk_free_bytes=vitals.disk_free_bytes,
-            disk_free_fraction=vitals.disk_free_fraction,
-            temperature_c=vitals.temperature_c,
+            cpu_fraction=reading.cpu_fraction,
+            rss_bytes=reading.rss_bytes,
+            disk_free_bytes=reading.disk_free_bytes,
+            disk_free_fraction=reading.disk_free_fraction,
+            temperature_c=reading.temperature_c,
             outbox_unsettled=stats.unsettled,
             outbox_bytes=stats.bytes,
             outbox_dropped=stats.dropped,

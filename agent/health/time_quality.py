@@ -6,6 +6,7 @@ import ctypes
 import struct
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
@@ -16,12 +17,25 @@ from wire.inspection import TimeSource
 # A clock before the release of this software is wrong, whatever it says.
 _NOT_BEFORE: Final = datetime(2026, 11, 1, tzinfo=UTC)
 _BACKWARDS_TOLERANCE_MS: Final = 60_000
+_STA_PLL: Final = 0x0001
 _STA_UNSYNC: Final = 0x0040
-# struct timex on 64-bit Linux: modes at 0, maxerror (µs) at 24, status at 40 (adjtimex(2)).
+_STA_NANO: Final = 0x2000
+# struct timex on 64-bit Linux: modes at 0, offset (µs, or ns with STA_NANO) at 8, maxerror (µs) at 24, status at 40
+# (adjtimex(2)).
 _TIMEX_BYTES: Final = 208
 _FRESH_NS: Final = 1_000_000_000
+_OFFSET_AT: Final = 8
 _MAXERROR_AT: Final = 24
 _STATUS_AT: Final = 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Timex:
+    """What the kernel says of its clock; `offset` in µs, or ns where `status` holds STA_NANO."""
+
+    offset: int
+    max_error_us: int
+    status: int
 
 
 class WallClock:
@@ -57,14 +71,32 @@ def assess(now: datetime, high_water_ms: int) -> TimeQuality:
     return _kernel_quality()
 
 
+def clock_offset_ms() -> float | None:
+    """Return how far the wall clock still is from its time service's, in ms, positive where it is behind.
+
+    None where nobody sets the clock, and where whoever does keeps it to himself: only ntpd and systemd-timesyncd let
+    the kernel steer (STA_PLL), chrony steers by itself.
+    """
+    state = _ask_kernel()
+    if state is None or state.status & _STA_UNSYNC or not state.status & _STA_PLL:
+        return None
+    return state.offset / (1e6 if state.status & _STA_NANO else 1e3)
+
+
 def _kernel_quality() -> TimeQuality:
-    if not sys.platform.startswith("linux") or struct.calcsize("P") != 8:
+    state = _ask_kernel()
+    if state is None or state.status & _STA_UNSYNC:
         return TimeQuality(source=TimeSource.FREE_RUNNING)
+    return TimeQuality(source=TimeSource.SYNCHRONISED, uncertainty_ms=state.max_error_us / 1000)
+
+
+def _ask_kernel() -> _Timex | None:
+    if not sys.platform.startswith("linux") or struct.calcsize("P") != 8:
+        return None
     buffer = ctypes.create_string_buffer(_TIMEX_BYTES)
     if ctypes.CDLL(None).adjtimex(buffer) < 0:
-        return TimeQuality(source=TimeSource.FREE_RUNNING)
+        return None
+    (offset,) = struct.unpack_from("@l", buffer, _OFFSET_AT)
     (max_error_us,) = struct.unpack_from("@l", buffer, _MAXERROR_AT)
     (status,) = struct.unpack_from("@i", buffer, _STATUS_AT)
-    if status & _STA_UNSYNC:
-        return TimeQuality(source=TimeSource.FREE_RUNNING)
-    return TimeQuality(source=TimeSource.SYNCHRONISED, uncertainty_ms=max_error_us / 1000)
+    return _Timex(offset=offset, max_error_us=max_error_us, status=status)
