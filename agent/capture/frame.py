@@ -59,9 +59,14 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoFrame:
-    """No frame came in time, or the source has trouble."""
+    """No frame came in time, or the source has trouble.
+
+    Args:
+        expected: nothing is wrong; the source gives frames only now and then, and could give one at any moment.
+    """
 
     reason: str
+    expected: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

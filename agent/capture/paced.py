@@ -35,7 +35,7 @@ class PacedSource:
         due = now if self._due is None else self._due
         if due - now > timeout_s:
             time.sleep(timeout_s)
-            return NoFrame(reason="the next frame is not due")
+            return NoFrame(reason="the next frame is not due", expected=True)
         time.sleep(max(0.0, due - now))
         answer, self._next = self._next, None
         self._due = max(due, now - self._pitch_s) + self._pitch_s

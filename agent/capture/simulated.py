@@ -20,11 +20,17 @@ _RECEIVE_BYTES: Final = 256 * 1024
 
 
 class SimulatedCamera:
-    """Connects again whenever the line is away; `open` succeeds with the line absent, as a live camera must."""
+    """Connects again whenever the line is away; `open` succeeds with the line absent, as a live camera must.
 
-    def __init__(self, host: str, port: int, name: str) -> None:
+    Args:
+        name: of the view, in each frame.
+        camera: which of the line's cameras; a line with one camera needs none.
+    """
+
+    def __init__(self, host: str, port: int, name: str, camera: str | None = None) -> None:
         self._address = (host, port)
         self._name = name
+        self._hello = {"role": "camera"} if camera is None else {"role": "camera", "camera": camera}
         self._connection: socket.socket | None = None
         self._received = bytearray()
 
@@ -39,7 +45,7 @@ class SimulatedCamera:
             connection = self._connection or self._connect()
             return self._next_frame(connection, until)
         except TimeoutError:
-            return NoFrame(reason="no exposure in time")  # a frame received in part stays in the buffer
+            return NoFrame(reason="no exposure in time", expected=True)  # a frame received in part stays in the buffer
         except (OSError, ValueError, KeyError) as error:
             self.close()
             time.sleep(min(_AWAY_PAUSE_S, timeout_s))
@@ -54,7 +60,7 @@ class SimulatedCamera:
 
     def _connect(self) -> socket.socket:
         connection = socket.create_connection(self._address, timeout=_CONNECT_TIMEOUT_S)
-        connection.sendall(json.dumps({"role": "camera"}).encode() + b"\n")
+        connection.sendall(json.dumps(self._hello).encode() + b"\n")
         self._connection = connection
         return connection
 

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from agent.capture.feed import Feed, FrameCounts, Lease
+from agent.capture.accounts import FrameCounts
+from agent.capture.feed import Feed, Lease
 from agent.capture.folder import FolderSource
 from agent.capture.frame import Ended, Frame, NoFrame, SourceInfo, TimeClass
 from agent.capture.video import VideoSource
