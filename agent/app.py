@@ -39,7 +39,8 @@ from agent.keeper import Keeper
 from agent.line.each_frame import EachFrame
 from agent.line.simulated import SimulatedController
 from agent.line.trigger import Line
-from agent.settings import Settings, StationSettings, host_port
+from agent.settings import Settings, StationSettings
+from agent.settings_checks import host_port
 from agent.threads import Worker
 from agent.uplink.fleet_api import FleetApi
 from agent.uplink.link import Link, LinkSettings

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
+from agent import settings_checks
 from agent.capture.settings import SourceSettings, VitalsSettings
 from agent.line.settings import LineSettings, OutputSettings
+from agent.settings_checks import Problem
 from wire import ids, strict_toml
 from wire.desired import CameraSettings
 from wire.errors import LinesideError
@@ -32,7 +33,12 @@ ENVIRONMENT: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceSettings:
-    """Which device this is, and where it keeps its files."""
+    """Which device this is, and where it keeps its files.
+
+    Args:
+        id: its name in the fleet, for ever.
+        data_dir: models, outbox, pictures that wait, status.
+    """
 
     id: Name
     data_dir: str = "/var/lib/lineside"
@@ -40,7 +46,12 @@ class DeviceSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetSettings:
-    """Where the fleet's API is and how often to ask it when nobody wakes us."""
+    """Where the fleet's API is and how often to ask it when nobody wakes us.
+
+    Args:
+        url: of the fleet's HTTP server.
+        poll_interval_s: between two looks at the desired document; a wake-up by MQTT comes at once.
+    """
 
     url: str = "http://127.0.0.1:8080"
     poll_interval_s: Positive = 30.0
@@ -51,6 +62,8 @@ class MqttSettings:
     """The broker; host and port come from enrolment unless they are set here.
 
     Args:
+        host, port: of the broker, where they are not those of the enrolment.
+        protocol: `auto` takes 5 and falls back.
         resend_after_s: a record the fleet has not acknowledged by then is sent again.
     """
 
@@ -68,6 +81,7 @@ class RuntimeSettings:
         threads: for one operator; more than one pays only for big graphs (`lineside model bench` tells).
         station_threads: how many parts one station may have in work; by default 1 for a line, all usable cores (at
             most 4) for clips.
+        provider: of onnxruntime.
     """
 
     threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
@@ -77,14 +91,23 @@ class RuntimeSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthSettings:
-    """How often health is reported."""
+    """How often health is reported.
+
+    Args:
+        interval_s: between two reports, unless the fleet asks for another pace.
+    """
 
     interval_s: Annotated[float, msgspec.Meta(ge=1.0, le=3600.0)] = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxSettings:
-    """How much the device keeps while the fleet is away."""
+    """How much the device keeps while the fleet is away.
+
+    Args:
+        max_mb: of records, in 2**20 bytes.
+        pictures_max_mb: of pictures, in 2**20 bytes.
+    """
 
     max_mb: Annotated[int, msgspec.Meta(ge=8)] = 256
     pictures_max_mb: Annotated[int, msgspec.Meta(ge=1)] = 256
@@ -95,6 +118,9 @@ class ViewSettings:
     """A camera looking at the part, and the model that judges its frames unless a recipe says otherwise.
 
     Args:
+        id: unique in the station.
+        model: by name; which version of it runs is the fleet's business.
+        parameters: thresholds of the model's rules, within its manifest's bounds.
         settings: what the camera is locked to, unless a recipe says otherwise.
     """
 
@@ -111,6 +137,7 @@ class StationSettings:
     """A place where parts are judged.
 
     Args:
+        id: unique on the device.
         deadline_ms: from the trigger to the verdict; later is NO_VERDICT.
         frame_wait_ms: how long a frame is waited for after the trigger, so that a view that gives none leaves time for
             the verdict of the others; half the deadline unless it is set.
@@ -138,6 +165,8 @@ class LocalSettings:
     """The agent's own address for the person beside the machine, HTTP triggers and metrics.
 
     Args:
+        enabled: whether there is one.
+        allow_network: lets `host` be reached from the network.
         host: a loopback address unless `allow_network` is set: there are no passwords here.
         port: 0 picks a free one; `lineside status` tells it.
     """
@@ -191,70 +220,24 @@ def load(path: Path, environment: Mapping[str, str] = os.environ, data_dir: str 
             f"LINESIDE_DEVICE_ID: {settings.device.id!r} cannot name a device.",
             "Use small letters, digits and hyphens, at most 64.",
         )
-    for key, sentence, next_step in _problems_of(settings):
-        if key == "fleet.url" and "LINESIDE_FLEET_URL" in environment:
-            raise LinesideError("config.invalid_value", f"LINESIDE_FLEET_URL: {sentence}", next_step)
-        raise document.error("config.invalid_value", key, sentence, next_step)
+    for problem in _problems_of(settings):
+        if problem.key == "fleet.url" and "LINESIDE_FLEET_URL" in environment:
+            raise LinesideError("config.invalid_value", f"LINESIDE_FLEET_URL: {problem.sentence}", problem.next_step)
+        raise document.error("config.invalid_value", problem.key, problem.sentence, problem.next_step)
     return settings
 
 
-def host_port(address: str) -> tuple[str, int]:
-    """Take `host:port` apart; raises ValueError."""
-    host, _, port = address.rpartition(":")
-    number = int(port)
-    if not host or not 1 <= number <= 65535:
-        raise ValueError(address)
-    return host, number
-
-
-def _problems_of(settings: Settings) -> list[tuple[str, str, str]]:
-    """Return what types cannot say, as (key, sentence, next step)."""
-    found = _url_problems(settings.fleet.url)
+def _problems_of(settings: Settings) -> list[Problem]:
+    """Return what types cannot say."""
+    found = settings_checks.of_fleet_url(settings.fleet.url)
+    found += settings_checks.of_local(settings.local.host, allow_network=settings.local.allow_network)
     names = [station.id for station in settings.stations]
     for number, station in enumerate(settings.stations):
         place = f"stations[{number}]"
         if names.index(station.id) != number:
-            found.append((f"{place}.id", f"the station {station.id!r} stands twice.", "Give each station its own id."))
-        if station.line.kind == "simulated":
-            found += _address_problems(f"{place}.line", station.line.address)
-        views = [view.id for view in station.views]
-        for index, view in enumerate(station.views):
-            key = f"{place}.views[{index}]"
-            if views.index(view.id) != index:
-                found.append((f"{key}.id", f"the view {view.id!r} stands twice.", "Give each view its own id."))
-            found += _source_problems(f"{key}.source", view.source)
-        live = {view.source.kind == "simulated" for view in station.views}
-        if station.line.kind == "each_frame" and live != {False}:
-            found.append(
-                (f"{place}.line.kind", "each_frame needs files as sources.", "Use a source of kind video or folder.")
-            )
+            sentence = f"the station {station.id!r} stands twice."
+            found.append(Problem(f"{place}.id", sentence, "Give each station its own id."))
+        found += settings_checks.of_line(place, station.line, station.views, local_enabled=settings.local.enabled)
+        found += settings_checks.of_views(place, station.views)
+        found += settings_checks.of_outputs(place, station.outputs)
     return found
-
-
-def _url_problems(url: str) -> list[tuple[str, str, str]]:
-    try:
-        parts = urlsplit(url)
-        is_right = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is none
-        is_right = False
-    if is_right and parts.path in {"", "/"} and not parts.query and not parts.fragment:
-        return []
-    return [("fleet.url", f"{url!r} is not the address of a fleet.", 'Use the form url = "http://server:8080".')]
-
-
-def _source_problems(key: str, source: SourceSettings) -> list[tuple[str, str, str]]:
-    if source.kind == "simulated":
-        return _address_problems(key, source.address)
-    if source.path is None:
-        return [(f"{key}.path", f"a source of kind {source.kind} needs a path.", 'Add path = "...".')]
-    if not Path(source.path).exists():
-        return [(f"{key}.path", f"{source.path} does not exist.", "Correct the path.")]
-    return []
-
-
-def _address_problems(key: str, address: str | None) -> list[tuple[str, str, str]]:
-    try:
-        host_port(address or "")
-    except ValueError:
-        return [(f"{key}.address", f"{address!r} is no address.", 'Use the form address = "127.0.0.1:7001".')]
-    return []

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
+import reference_settings
 
 from agent.vision.decoders import registry
 from wire import codec, topics
@@ -141,6 +142,7 @@ PAGES = {
     "error-codes.md": errors_page,
     "decoders.md": decoders_page,
     "manifest.schema.json": manifest_schema,
+    "settings.md": lambda: reference_settings.page(MADE, table),
 }
 
 

@@ -31,6 +31,9 @@ class CameraSettings:
     """What a camera is locked to and must read back; None leaves a setting as it is.
 
     Args:
+        exposure_us: in microseconds.
+        gain_db: in decibels.
+        white_balance_k: colour temperature in kelvins.
         tolerance: share by which the value read back may differ.
     """
 

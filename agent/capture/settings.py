@@ -15,7 +15,12 @@ SourceKind = Literal["simulated", "video", "folder", "watched_folder", "rtsp", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class V4l2Settings:
-    """How a local camera is opened; what is None stays as the camera has it."""
+    """How a local camera is opened; what is not given stays as the camera has it.
+
+    Args:
+        width_px, height_px, frames_per_s: asked for; the camera may answer with others, which `cameras probe` shows.
+        pixel_format: four characters, for example MJPG or YUYV.
+    """
 
     width_px: Annotated[int, msgspec.Meta(ge=1)] | None = None
     height_px: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -36,8 +41,13 @@ class SourceSettings:
         frames_per_s: plays a file at this pace, as a live camera would: it waits for nobody.
         url: rtsp:// or rtsps://; user and password may stand in it, or come from the file `credentials_file`.
         credentials_file: a file with one line USER:PASSWORD.
+        address: host:port of a simulated line.
+        path: of a file, a folder or a device.
+        plugin: name of the entry point in the group `lineside.sources`.
+        options: handed to the plug-in.
         camera: which of the cameras of a simulated line.
-        open_timeout_s, read_timeout_s: of live sources; beyond them the camera is lost and opened anew.
+        open_timeout_s: of live sources; beyond it the camera is away, and opened anew after a while.
+        read_timeout_s: of live sources; beyond it the camera is lost, and opened anew.
         unchanged_after_s: a live camera whose picture has not changed by a single bit for so long is frozen; 0 turns
             the watch off (a camera in front of a still, noise-free scene).
         stream_latency_ms: of a source that knows no exposure times: a frame that arrives this much after the trigger
@@ -69,6 +79,7 @@ class VitalsSettings:
     """What a picture must be like to be judged at all; a limit of 0 (for shares: 1) turns a check off.
 
     Args:
+        enabled: whether pictures are watched at all.
         frozen_after: so many frames in a row that are equal to the last bit.
         max_dark_share: share of pixels below 16 of 255.
         max_saturated_share: share of pixels above 250 of 255.

@@ -26,6 +26,7 @@ class ModbusSettings:
         address: host:port of the PLC, or to listen on.
         unit: the device id on the wire.
         base: first holding register of the map.
+        timeout_ms: for one answer of the PLC; then the connection is made anew.
         cycle_ms: how often the registers are read and written (client).
         fail_safe_ms: a PLC that has not changed its heartbeat for so long is taken to be gone (0: it has none).
         max_results: results that wait for their acknowledgement; beyond, parts have no verdict (overrun).
@@ -86,7 +87,8 @@ class PartGateSettings:
         direction: in which the parts move through the picture.
         position: of the virtual line, as a share of the picture along the direction.
         band: height of the strip that is looked at across the belt, as shares from and to.
-        on_share, off_share: share of changed pixels at the line at which a part begins, and below which it ends.
+        on_share: share of changed pixels at the line at which a part begins.
+        off_share: share of changed pixels at the line below which it ends.
         threshold: grey levels by which a pixel must differ from the empty belt.
         min_pitch_px: parts are at least this far apart along the direction, in pixels of the source.
     """
@@ -111,6 +113,7 @@ class LineSettings:
             takes them at the agent's local address; `mqtt` from a broker; `gpio` from a wire.
         address: host:port of the simulated line.
         mode: of the inspections of `each_frame` and `interval`; only `production` enters statistics.
+        interval_s: between two parts of `interval`.
         counter: where `part_gate` has the line's own count from: a PLC (modbus), whose triggers are then not used.
     """
 
@@ -127,7 +130,13 @@ class LineSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpOutputSettings:
-    """Each verdict as a POST of JSON."""
+    """Each verdict as a POST of JSON.
+
+    Args:
+        url: http:// or https://.
+        timeout_s: for one answer; a verdict that does not get through is counted as failed.
+        credentials_file: a file with one line USER:PASSWORD, sent as basic authentication.
+    """
 
     url: str
     timeout_s: Positive = 2.0
@@ -139,6 +148,9 @@ class GpioOutputSettings:
     """A line of the device's own GPIO that tells a verdict.
 
     Args:
+        chip: for example /dev/gpiochip0.
+        line: its number.
+        width_ms: of a pulse.
         routes: parts that go there make the line active; the default is everything that is not accepted.
         action: `level` holds until the next verdict, `pulse` lasts `width_ms`.
         delay_ms: from the trigger to the beginning of a pulse: only for lines of constant speed.
@@ -161,6 +173,7 @@ class OutputSettings:
     """Somebody else who is told each verdict; the table of the same name says how.
 
     Args:
+        kind: `http` calls an address, `mqtt` publishes, `gpio` drives a wire of this device.
         queue: verdicts that may wait for a slow output; beyond, they are dropped and counted.
     """
 

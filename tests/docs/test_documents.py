@@ -133,3 +133,8 @@ def test_the_versions_explained_are_those_pinned() -> None:
             pins.setdefault(pin[1], set()).add(pin[2])
     for name, versions in re.findall(r"^\| ([a-z0-9-]+) \| ([0-9., ]+) \|", page, re.MULTILINE):
         assert set(versions.split(", ")) == pins[name], name
+
+
+def test_every_setting_of_the_agent_is_explained() -> None:
+    page = (REPO / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
+    assert [line for line in page.splitlines() if line.endswith("|  |")] == []

@@ -64,7 +64,7 @@ def test_environment_wins_over_the_file_and_a_flag_over_both(tmp_path: Path) -> 
         ('address = "127.0.0.1:7001"\n\n[[', "\n[[", "config.invalid_value", ":8: stations[0].line.address:",
          "127.0.0.1:7001"),
         ('kind = "simulated"\naddress = "127.0.0.1:7001"\n', 'kind = "each_frame"\n', "config.invalid_value",
-         ":9: stations[0].line.kind:", "video or folder"),
+         ":9: stations[0].line.kind:", "or a live camera"),
         ("[device]", "[device", "config.invalid_syntax", ":1:", "TOML"),
         ('kind = "simulated"', 'kind = "simulatde"', "config.invalid_value", ":9: stations[0].line.kind:",
          "Did you mean 'simulated'? Allowed here: each_frame, gpio, http, interval,"),
@@ -90,6 +90,73 @@ def test_an_error_names_the_place_and_the_way_out(
     assert str(path) in caught.value.message
     assert place in caught.value.message
     assert words in str(caught.value)
+
+
+LINE = 'kind = "simulated"\naddress = "127.0.0.1:7001"\n\n[['
+SOURCE = 'source]\nkind = "simulated"\naddress = "127.0.0.1:7001"\n'
+OUTPUT = '[[stations.outputs]]\nkind = "{}"\n'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "words"),
+    [
+        (LINE, 'kind = "modbus"\n\n[[', "stations[0].line.modbus:", "[stations.line.modbus]"),
+        (LINE, 'kind = "http"\n[stations.line.mqtt]\naddress = "a:1"\ntopic = "t"\n\n[[', "stations[0].line.mqtt:",
+         "no meaning for the kind http"),
+        (LINE, 'kind = "mqtt"\n[stations.line.mqtt]\naddress = "a:1"\ntopic = "t"\n\n[[',
+         "stations[0].line.mqtt.verdict_topic:", "verdicts have no topic"),
+        (LINE, 'kind = "mqtt"\n[stations.line.mqtt]\naddress = "a:1"\ntopic = "t/#"\nverdict_topic = "v"\n\n[[',
+         "stations[0].line.mqtt.topic:", "wildcard"),
+        (LINE, 'kind = "modbus"\n[stations.line.modbus]\naddress = "plc"\n\n[[', "stations[0].line.modbus.address:",
+         "'plc' is no address"),
+        (LINE, 'kind = "part_gate"\n[stations.line.part_gate]\nview = "side"\n\n[[',
+         "stations[0].line.part_gate.view:", "It has top."),
+        (LINE, 'kind = "part_gate"\n[stations.line.part_gate]\nview = "top"\noff_share = 0.9\n\n[[',
+         "stations[0].line.part_gate.off_share:", "end before it begins"),
+        (LINE, 'kind = "part_gate"\n[stations.line.part_gate]\nview = "top"\nband = [0.5, 0.2]\n\n[[',
+         "stations[0].line.part_gate.band:", "two shares"),
+        (LINE, 'kind = "http"\n[stations.line.counter]\naddress = "a:1"\n\n[[', "stations[0].line.counter:",
+         "counts by itself"),
+        ("[[stations]]", "[local]\nenabled = false\n[[stations]]", "", ""),
+        ("[[stations]]", '[local]\nhost = "0.0.0.0"\n[[stations]]', "local.host:", "allow_network"),
+        (SOURCE, 'source]\nkind = "rtsp"\n', "source.url:", "rtsp://"),
+        (SOURCE, 'source]\nkind = "rtsp"\nurl = "http://user:secret@camera/"\n', "source.url:", "rtsps://"),
+        (SOURCE, 'source]\nkind = "v4l2"\npath = "0"\n', "source.path:", "/dev/v4l/by-id"),
+        (SOURCE, 'source]\nkind = "plugin"\n', "source.plugin:", "name-of-the-plug-in"),
+        (SOURCE, 'source]\nkind = "watched_folder"\npath = "/no/such"\n', "source.path:", "does not exist"),
+        (SOURCE, 'source]\nkind = "rtsp"\nurl = "rtsp://c/"\ncredentials_file = "/no/file"\n',
+         "source.credentials_file:", "no file"),
+        (SOURCE, SOURCE + "[stations.views.vitals]\nwidth_px = 640\n", "views[0].vitals:", "belong together"),
+        ("[[stations.views]]", OUTPUT.format("gpio") + "[[stations.views]]", "stations[0].outputs[0].gpio:",
+         "[stations.outputs.gpio]"),
+        ("[[stations.views]]", OUTPUT.format("http") + '[stations.outputs.http]\nurl = "gate"\n[[stations.views]]',
+         "stations[0].outputs[0].http.url:", "no http address"),
+        ("[[stations.views]]", OUTPUT.format("gpio") + '[stations.outputs.gpio]\nchip = "c"\nline = 1\n'
+         'routes = ["reject"]\n[[stations.views]]', "stations[0].outputs[0].gpio.routes:", 'Add "divert"'),
+        ("[[stations.views]]", OUTPUT.format("gpio") + '[stations.outputs.gpio]\nchip = "c"\nline = 1\n'
+         "delay_ms = 5\n[[stations.views]]", "stations[0].outputs[0].gpio.delay_ms:", "only a pulse"),
+    ],
+)  # fmt: skip
+def test_keys_that_need_or_exclude_each_other_are_told(
+    tmp_path: Path, old: str, new: str, place: str, words: str
+) -> None:
+    assert old in GOOD
+    path = write(tmp_path, GOOD.replace(old, new, 1))
+    if not place:
+        settings.load(path, environment={})
+        return
+    with pytest.raises(LinesideError) as caught:
+        settings.load(path, environment={})
+    assert caught.value.code == "config.invalid_value"
+    assert place in caught.value.message
+    assert words in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_http_triggers_need_the_local_address(tmp_path: Path) -> None:
+    text = GOOD.replace(LINE, 'kind = "http"\n\n[[').replace("[[stations]]", "[local]\nenabled = false\n\n[[stations]]")
+    with pytest.raises(LinesideError, match=r"enabled = true in \[local\]"):
+        settings.load(write(tmp_path, text), environment={})
 
 
 def test_a_wrong_address_from_the_environment_names_the_variable(tmp_path: Path) -> None:
