@@ -8,10 +8,8 @@ verdict when its deadline is over is diverted and counted as `no_answer`.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import queue
 import socket
 import threading
 import time
@@ -23,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.simulator import parts, parts_plan
+from agent.simulator.client import Client
 from wire import mint
 from wire.errors import LinesideError
 
@@ -75,36 +74,6 @@ class CountFile:
             self._stream.close()
 
 
-class _Client:
-    """One connected station side with a bounded queue of what it is still to be sent."""
-
-    def __init__(self, connection: socket.socket, role: str, capacity: int) -> None:
-        self.connection = connection
-        self.role = role
-        self._outgoing: queue.Queue[bytes | None] = queue.Queue(capacity)
-        self._sender = threading.Thread(target=self._send_all, name=f"line-{role}-sender", daemon=True)
-        self._sender.start()
-
-    def send(self, payload: bytes) -> None:
-        """Hand over bytes; a station that does not read loses them, as a slow camera interface would."""
-        with contextlib.suppress(queue.Full):
-            self._outgoing.put_nowait(payload)
-
-    def close(self) -> None:
-        with contextlib.suppress(queue.Full):
-            self._outgoing.put_nowait(None)
-        with contextlib.suppress(OSError):
-            self.connection.shutdown(socket.SHUT_RDWR)
-        self.connection.close()
-
-    def _send_all(self) -> None:
-        while (payload := self._outgoing.get()) is not None:
-            try:
-                self.connection.sendall(payload)
-            except OSError:
-                return
-
-
 class SimulatedLine:
     """Runs the belt on the calling thread, and one thread for each connection."""
 
@@ -119,7 +88,7 @@ class SimulatedLine:
         self.run_id = mint.epoch_id()
         self._sequence = 0
         self._waiting: dict[int, int] = {}
-        self._clients: list[_Client] = []
+        self._clients: list[Client] = []
         self._lock = threading.Lock()
         self._ready = threading.Event()
         self._count_file = CountFile(settings.count_file)
@@ -208,7 +177,7 @@ class SimulatedLine:
         except (OSError, ValueError, AttributeError):
             connection.close()
             return
-        client = _Client(connection, role, _CAMERA_QUEUE_FRAMES if role == "camera" else _CONTROLLER_QUEUE_LINES)
+        client = Client(connection, role, _CAMERA_QUEUE_FRAMES if role == "camera" else _CONTROLLER_QUEUE_LINES)
         with self._lock:
             if role != "camera":
                 position = {"type": "position", "run": self.run_id, "sequence": self._sequence}
