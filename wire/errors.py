@@ -106,6 +106,7 @@ REGISTER: Final[dict[str, ErrorCode]] = {
         title="Too many attempts without success", exit_status=6, http_status=422
     ),
     "deployment.illegal_transition": ErrorCode(title="A deployment cannot go that way", exit_status=9, http_status=409),
+    "recipe.refused": ErrorCode(title="The station does not take the recipe", exit_status=5, http_status=409),
     "resource.not_found": ErrorCode(title="There is no such thing", exit_status=7, http_status=404),
     "resource.conflict": ErrorCode(title="It exists already, with other content", exit_status=5, http_status=409),
     "resource.stale": ErrorCode(title="It was changed by someone else meanwhile", exit_status=5, http_status=412),
@@ -113,6 +114,7 @@ REGISTER: Final[dict[str, ErrorCode]] = {
     "request.invalid": ErrorCode(title="The request is not valid", exit_status=2, http_status=422),
     "request.range_unsatisfiable": ErrorCode(title="The range lies outside the file", exit_status=2, http_status=416),
     "request.too_large": ErrorCode(title="The request is over the size limit", exit_status=5, http_status=413),
+    "request.timed_out": ErrorCode(title="The request did not come in time", exit_status=4, http_status=408),
     "request.too_many": ErrorCode(title="Too many requests at once", exit_status=4, http_status=429),
     "access.unauthenticated": ErrorCode(title="No valid credential was given", exit_status=8, http_status=401),
     "access.forbidden": ErrorCode(title="The credential does not allow this", exit_status=8, http_status=403),

@@ -1,0 +1,1 @@
+"""The agent's own address: for the person beside the machine, HTTP triggers and metrics."""
