@@ -9,15 +9,68 @@ from typing import Final
 from wire import codec
 from wire.errors import LinesideError
 from wire.inspection import Utc
-from wire.messages import RunningModel, StationHealth
+from wire.messages import Health, RunningModel, StationHealth
 
 SCHEMA_ID: Final = "lineside.status/1"
 _FILE_NAME: Final = "status.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ViewStatus:
+    """Where a view's frames come from.
+
+    Args:
+        source: kind and address in words; never a password.
+        time_class: what the source knows about when a frame was exposed (agent/capture/frame.py).
+        process_id: of the camera's own process, None where it has none.
+    """
+
+    view: str
+    source: str
+    time_class: str
+    process_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeStatus:
+    """One recipe of a station.
+
+    Args:
+        loaded: every model it needs is ready to run.
+        refusal: why it cannot be chosen, empty where it can.
+    """
+
+    id: str
+    revision: int
+    number: int | None = None
+    codes: tuple[str, ...] = ()
+    active: bool = False
+    loaded: bool = False
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputStatus:
+    """Somebody who is told the station's verdicts."""
+
+    name: str
+    sent: int
+    dropped: int
+    failed: int
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StationStatus:
-    """One station since the agent started; `steps_ms` holds p50 and p99 of each pipeline step."""
+    """One station since the agent started.
+
+    Args:
+        steps_ms: p50 and p99 of each pipeline step.
+        missed: parts recorded as passed uninspected.
+        unrecorded: parts whose record found no room; they had no verdict.
+        line: what triggers it, in words.
+        line_trouble: why the line cannot be reached, empty where it can.
+    """
 
     health: StationHealth
     ready: bool
@@ -25,11 +78,21 @@ class StationStatus:
     steps_ms: dict[str, tuple[float, float]] = field(default_factory=dict)
     missed: int = 0
     unrecorded: int = 0
+    line: str = ""
+    line_trouble: str = ""
+    views: tuple[ViewStatus, ...] = ()
+    recipes: tuple[RecipeStatus, ...] = ()
+    outputs: tuple[OutputStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """The running agent as a technician sees it."""
+    """The running agent as a technician sees it.
+
+    Args:
+        local_address: host:port of the agent's own address, None where it has none.
+        health: of the device and its processes, as it was last sent; the stations stand in `stations`.
+    """
 
     schema: str = SCHEMA_ID
     device: str
@@ -46,6 +109,8 @@ class Status:
     refusals: tuple[str, ...] = ()
     stations: tuple[StationStatus, ...] = ()
     threads_stalled: tuple[str, ...] = ()
+    local_address: str | None = None
+    health: Health | None = None
 
 
 def write(data_dir: Path, status: Status) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
+import reference_health
 import reference_settings
 
 from agent.vision.decoders import registry
@@ -143,6 +144,8 @@ PAGES = {
     "decoders.md": decoders_page,
     "manifest.schema.json": manifest_schema,
     "settings.md": lambda: reference_settings.page(MADE, table),
+    "metrics.md": lambda: reference_health.metrics_page(MADE, table),
+    "events.md": lambda: reference_health.events_page(MADE, table),
 }
 
 
