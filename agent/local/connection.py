@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import socket
+import threading
 import time
 from email.message import Message
 from http import HTTPStatus
@@ -68,6 +69,7 @@ class Connection(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
+        threading.current_thread().name = "local-connection"
         self._reader = _BoundedReader(self.connection)
         self.rfile = self._incoming = io.BufferedReader(self._reader)
 
