@@ -37,6 +37,10 @@ REGISTER: Final[dict[str, ErrorCode]] = {
     "source.region_outside": ErrorCode(
         title="The model's region lies outside the picture", exit_status=6, http_status=422
     ),
+    "calibration.no_target": ErrorCode(
+        title="The picture does not show the calibration target", exit_status=5, http_status=422
+    ),
+    "calibration.invalid": ErrorCode(title="The calibration cannot be used", exit_status=5, http_status=422),
     "network.unreachable": ErrorCode(title="The other side cannot be reached", exit_status=4, http_status=502),
     "network.bad_answer": ErrorCode(title="The other side gave an unexpected answer", exit_status=4, http_status=502),
     "network.address_unavailable": ErrorCode(title="An address cannot be listened on", exit_status=4, http_status=500),

@@ -83,8 +83,10 @@ class VitalsSettings:
         frozen_after: so many frames in a row that are equal to the last bit.
         max_dark_share: share of pixels below 16 of 255.
         max_saturated_share: share of pixels above 250 of 255.
-        min_sharpness: of the thumbnail, as a share of the reference view's.
-        max_shift_px: of the reference view, in source pixels.
+        max_corrupt_share: share of the picture that looks like what a decoder with lost packets delivers, above that of
+            the reference view.
+        min_sharpness: as a share of the reference view's.
+        max_shift_px: from the reference view, in source pixels.
         width_px, height_px: the size frames must have; None: that of the reference view, or any.
         raise_after, clear_after: frames in a row until a trouble is raised, or cleared, as an alarm.
     """
@@ -93,6 +95,7 @@ class VitalsSettings:
     frozen_after: Annotated[int, msgspec.Meta(ge=0)] = 3
     max_dark_share: Share = 0.98
     max_saturated_share: Share = 0.5
+    max_corrupt_share: Share = 0.03
     min_sharpness: Annotated[float, msgspec.Meta(ge=0.0)] = 0.35
     max_shift_px: Annotated[float, msgspec.Meta(ge=0.0)] = 20.0
     width_px: Annotated[int, msgspec.Meta(ge=1)] | None = None

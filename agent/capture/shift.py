@@ -1,0 +1,147 @@
+"""How far a camera looks beside the view it was commissioned with, whatever passes in front of it.
+
+The shift is found by phase correlation (Kuglin and Hines 1975) of two thumbnails. Two things keep a passing part from
+being taken for a moving camera: what stands still keeps a peak of its own at its place, and a shift counts only when
+the textured patches of the reference, on average, fit better there than where they were.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+LEAST_SIDE_PX: Final = 20  # of a view, for two patches beside each other
+_MIN_PEAK: Final = 8.0  # in standard deviations of the correlation surface: chance reaches about 5 on 14,400 places
+_MIN_PEAK_HERE: Final = 5.0
+_MIN_BETTER: Final = 0.1
+_PATCH_PX: Final = 10
+_MIN_TEXTURE: Final = 1.5
+_LARGEST_SHARE: Final = 0.45  # beyond this too little of both views overlaps
+
+
+class Place(enum.StrEnum):
+    """Where a picture's view lies."""
+
+    HERE = "here"  # where the reference is, within the limit
+    ELSEWHERE = "elsewhere"
+    UNKNOWN = "unknown"  # the picture has too little in common with the reference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shift:
+    """A picture held against the reference view.
+
+    Args:
+        x_px, y_px: how far its content lies to the right of and below the reference's, in source pixels; right to about
+            one thumbnail pixel (8 source pixels at 720p, 12 at 1080p).
+    """
+
+    place: Place
+    x_px: float
+    y_px: float
+
+
+class ShiftMeter:
+    """Measures shifts against one reference view.
+
+    Args:
+        view: (h, w) uint8 grey, as in `Sample`, both sides at least 20.
+        step_px: source pixels for each of its pixels.
+        limit_px: in source pixels; shifts up to here are none.
+    """
+
+    def __init__(self, view: NDArray[np.uint8], *, step_px: float, limit_px: float) -> None:
+        self._view = view.astype(np.float32)
+        self._step_px = step_px
+        # Even sides make one packing of spectra.
+        high, wide = self._high, self._wide = view.shape[0] // 2 * 2, view.shape[1] // 2 * 2
+        self._window = cv2.createHanningWindow((wide, high), cv2.CV_32F)
+        self._spectrum = self._spectrum_of(view)
+        down = np.minimum(np.arange(high), high - np.arange(high))[:, np.newaxis]
+        across = np.minimum(np.arange(wide), wide - np.arange(wide))[np.newaxis]
+        # A peak lies on whole thumbnail pixels, so half of one is allowed for.
+        near = np.hypot(down, across) <= limit_px / step_px + 0.5
+        far = ~near & (across <= wide * _LARGEST_SHARE) & (down <= high * _LARGEST_SHARE)
+        self._near, self._far = near.astype(np.uint8), far.astype(np.uint8)
+
+    def measure(self, view: NDArray[np.uint8]) -> Shift:
+        """Hold a picture's view, of the reference's shape, against the reference."""
+        surface = self._surface(view)
+        spread = float(cv2.meanStdDev(surface)[1].item())
+        here, at_here = self._peak(surface, self._near)
+        there, at_there = self._peak(surface, self._far)
+        place, at = Place.UNKNOWN, at_here
+        if spread > 0.0:
+            if there >= _MIN_PEAK * spread and self._fit(view, at_there) > self._fit(view, at_here) + _MIN_BETTER:
+                place, at = Place.ELSEWHERE, at_there
+            elif here >= _MIN_PEAK_HERE * spread and here > there:
+                place = Place.HERE
+        return Shift(place=place, x_px=at[0] * self._step_px, y_px=at[1] * self._step_px)
+
+    def _spectrum_of(self, view: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the spectrum as OpenCV packs that of real numbers: half the work of complex ones."""
+        even = view[: self._high, : self._wide]
+        values = cv2.multiply(cv2.subtract(even, cv2.mean(even)[0], dtype=cv2.CV_32F), self._window)
+        return np.asarray(cv2.dft(values), dtype=np.float32)
+
+    def _surface(self, view: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the correlation at each shift, (h, w), summed over 3 x 3 places: peaks lie between pixels."""
+        product = np.asarray(cv2.mulSpectrums(self._spectrum_of(view), self._spectrum, 0, conjB=True), dtype=np.float32)
+        product /= _sizes(product)
+        around = cv2.copyMakeBorder(cv2.idft(product), 1, 1, 1, 1, cv2.BORDER_WRAP)
+        return np.asarray(cv2.blur(around, (3, 3))[1:-1, 1:-1], dtype=np.float32)
+
+    @staticmethod
+    def _peak(surface: NDArray[np.float32], where: NDArray[np.uint8]) -> tuple[float, tuple[int, int]]:
+        high, wide = surface.shape
+        _, height, _, (x, y) = cv2.minMaxLoc(surface, where)
+        return height, (x if x <= wide // 2 else x - wide, y if y <= high // 2 else y - high)
+
+    def _fit(self, view: NDArray[np.uint8], at: tuple[int, int]) -> float:
+        """Return the mean correlation of the reference's textured patches with what lies at a shift from them."""
+        x, y = at
+        high, wide = view.shape
+        before = self._view[max(0, -y) : high - max(0, y), max(0, -x) : wide - max(0, x)]
+        after = view[max(0, y) : high - max(0, -y), max(0, x) : wide - max(0, -x)].astype(np.float32)
+        rows, columns = before.shape[0] // _PATCH_PX, before.shape[1] // _PATCH_PX
+        if not rows or not columns:
+            return 0.0
+        first, second = _patches(before, rows, columns), _patches(after, rows, columns)
+        texture = np.sqrt(np.mean(first * first, axis=1))
+        textured = texture > _MIN_TEXTURE
+        if not textured.any():
+            return 0.0
+        other = np.sqrt(np.mean(second * second, axis=1))
+        fits = np.mean(first * second, axis=1)[textured] / (texture * other + 1e-6)[textured]
+        fit = float(fits.mean())
+        return fit if math.isfinite(fit) else 0.0
+
+
+def _sizes(spectrum: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the magnitude beside each number of a packed spectrum with even sides, never 0.
+
+    In OpenCV's packing the first and the last column hold real numbers at their ends and pairs (real, imaginary)
+    between, from top to bottom; all columns between hold pairs from left to right.
+    """
+    squares = spectrum * spectrum
+    squares[:, 1:-1:2] += squares[:, 2:-1:2]
+    squares[:, 2:-1:2] = squares[:, 1:-1:2]
+    ends = squares[:, :: squares.shape[1] - 1]
+    ends[1:-1:2] += ends[2:-1:2]
+    ends[2:-1:2] = ends[1:-1:2]
+    sizes = cv2.sqrt(squares)
+    return np.asarray(cv2.add(sizes, 1e-3 * cv2.mean(sizes)[0] + 1e-9), dtype=np.float32)
+
+
+def _patches(values: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
+    """Return whole patches with their mean taken away, (rows * columns, 100)."""
+    whole = values[: rows * _PATCH_PX, : columns * _PATCH_PX]
+    patches = whole.reshape(rows, _PATCH_PX, columns, _PATCH_PX).transpose(0, 2, 1, 3)
+    flat: NDArray[np.float32] = patches.reshape(rows * columns, -1)
+    return flat - flat.mean(axis=1, keepdims=True)
