@@ -10,7 +10,18 @@ from typing import Final
 
 from wire import command_line
 
-_COMMANDS: Final = ("run", "status", "enroll", "infer", "model", "simulate")
+_COMMANDS: Final = (
+    "run",
+    "status",
+    "stations",
+    "cameras",
+    "snapshot",
+    "recipes",
+    "enroll",
+    "infer",
+    "model",
+    "simulate",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

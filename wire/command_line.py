@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from wire.errors import LinesideError
@@ -63,3 +63,18 @@ def _complain(error: LinesideError) -> int:
         sys.stderr.write(f"       {error.next_step}\n")
     sys.stderr.write(f"       ({error.code})\n")
     return error.entry.exit_status
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows for a person: columns as wide as their content, none ever wrapped; only the head without rows."""
+    widths = [max(len(row[index]) for row in [head, *rows]) for index in range(len(head))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
+    ]
+
+
+def print_json(schema: str, content: Mapping[str, object]) -> None:
+    """Write a command's machine-readable result, with the id of its schema first."""
+    import msgspec
+
+    print(msgspec.json.format(msgspec.json.encode({"schema": schema, **content}), indent=2).decode())  # noqa: T201

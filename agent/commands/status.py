@@ -3,90 +3,91 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
+
+from agent.commands import running
 
 if TYPE_CHECKING:
-    from agent.status import Status
+    from collections.abc import Iterator
 
-_FRESH_S: Final = 10.0
+    from agent.commands.running import LastWord
+    from agent.status import StationStatus
+    from wire.messages import Health
 
 
 def add_parser(subparsers: Any) -> None:
     """Mount the command."""
     parser = subparsers.add_parser("status", help="show what the agent on this device does")
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--config", type=Path, metavar="FILE", help="settings (TOML)")
-    where.add_argument("--data-dir", type=Path, metavar="DIR", help="the agent's data folder")
+    running.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="write the status as JSON")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Show the status; 7 where no agent runs, 9 where one runs that has nothing to say."""
-    import sys
-    from datetime import UTC, datetime
-
-    from agent import status
     from wire import codec
 
-    if args.config is not None:
-        from agent import settings
-
-        data_dir = settings.load(args.config).data_dir
-    else:
-        data_dir = args.data_dir
-    found = status.read(data_dir)
-    age_s = (datetime.now(UTC) - found.at).total_seconds()
-    is_silent = age_s > _FRESH_S and _runs(found)
+    word = running.read(args)
     if args.json:
-        print(codec.encode(found).decode())
+        print(codec.encode(word.status).decode())
     else:
-        for line in _lines(found, age_s, is_silent=is_silent):
+        for line in _lines(word):
             print(line)
-    if is_silent:
-        sys.stderr.write(
-            f"The agent (process {found.pid}) runs, but has written nothing for {age_s:.0f} s: look at its log, and "
-            "whether the disk is full.\n"
-        )
-        return 9
-    if age_s > _FRESH_S:
-        sys.stderr.write(f"The agent does not run: its last word is {age_s:.0f} s old.\n")
-        return 7
-    return 0
+    return word.end()
 
 
-def _runs(found: Status) -> bool:
-    """Whether the process that wrote the status is still there; a later one of the same number is another."""
-    import psutil
-
-    try:
-        return psutil.Process(found.pid).create_time() <= found.at.timestamp()
-    except psutil.Error:
-        return False
-
-
-def _lines(found: Status, age_s: float, *, is_silent: bool) -> list[str]:
-    if is_silent:
+def _lines(word: LastWord) -> Iterator[str]:
+    found = word.status
+    if word.is_silent:
         link = "SILENT; this was its last word"
-    elif age_s > _FRESH_S:
+    elif not word.is_fresh:
         link = "NOT RUNNING; this was its last word"
     else:
         link = f"connected (MQTT {found.mqtt_protocol})" if found.connected else "NOT connected to the broker"
-    lines = [
-        f"{found.device}   {link}   {age_s:.0f} s ago",
-        f"outbox      {found.outbox_unsettled} records wait for the fleet, {found.outbox_dropped} dropped",
-        f"pictures    {found.pictures_waiting} wait for the fleet",
-    ]
+    yield f"{found.device}   {link}   {running.words_of_s(word.age_s)} ago"
+    yield f"outbox      {found.outbox_unsettled} records wait for the fleet, {found.outbox_dropped} dropped"
+    yield f"pictures    {found.pictures_waiting} wait for the fleet"
+    if found.health is not None:
+        yield f"device      {_device(found.health)}"
+    if found.local_address is not None:
+        yield f"local       http://{found.local_address}"
     for model in found.models:
         digest = model.digest[:12] if model.digest else "none active"
-        lines.append(f"model       {model.model}: {digest}  on {model.provider or '-'}")
+        yield f"model       {model.model}: {digest}  on {model.provider or '-'}"
     for station in found.stations:
-        verdicts = "  ".join(f"{name} {count}" for name, count in station.verdicts.items())
-        p50, p99 = station.health.latency_p50_ms, station.health.latency_p99_ms
-        latency = f"  p50 {p50:.1f} ms, p99 {p99:.1f} ms" if p50 is not None and p99 is not None else ""
-        state = "ready" if station.ready else "NOT ready (no model)"
-        lines.append(f"station     {station.health.station}: {state}  {verdicts}  missed {station.missed}{latency}")
-    lines += [f"refused     {sentence}" for sentence in found.refusals]
-    lines += [f"STALLED     thread {name}" for name in found.threads_stalled]
-    return lines
+        yield from _station(station)
+    yield from (f"refused     {sentence}" for sentence in found.refusals)
+    yield from (f"STALLED     thread {name}" for name in found.threads_stalled)
+
+
+def _device(health: Health) -> str:
+    words = [f"{health.cpu_fraction:.0%} of a core", f"{health.rss_bytes / 1e6:.0f} MB"]
+    cameras = [process for process in health.processes[1:] if process.private_bytes is not None]
+    if cameras:
+        words.append(f"cameras {sum(process.private_bytes or 0 for process in cameras) / 1e6:.0f} MB more")
+    words.append(f"disk {health.disk_free_fraction:.0%} free")
+    if health.temperature_c is not None:
+        words.append(f"{health.temperature_c:.0f} °C")
+    if health.throttled:
+        words.append("THROTTLED by heat or a weak supply")
+    if health.clock_offset_ms is not None:
+        words.append(f"clock {health.clock_offset_ms:+.1f} ms")
+    return ", ".join(words)
+
+
+def _station(station: StationStatus) -> Iterator[str]:
+    health = station.health
+    verdicts = "  ".join(f"{name} {count}" for name, count in station.verdicts.items())
+    p50, p99 = health.latency_p50_ms, health.latency_p99_ms
+    latency = f"  p50 {p50:.1f} ms, p99 {p99:.1f} ms" if p50 is not None and p99 is not None else ""
+    state = "ready" if station.ready else f"NOT ready ({(health.not_ready or 'no model').rstrip('.')})"
+    recipe = f", recipe {health.recipe}" if health.recipe is not None else ""
+    yield f"station     {health.station}: {state}{recipe}  {verdicts}  missed {station.missed}{latency}"
+    if station.line_trouble:
+        yield f"LINE        {health.station}: {station.line_trouble}"
+    for view in health.views:
+        for sentence in running.troubles_of(view):
+            yield f"CAMERA      {health.station}/{view.view}: {sentence}"
+    for output in station.outputs:
+        if output.trouble:
+            yield f"OUTPUT      {health.station}/{output.name}: {output.trouble}"
