@@ -13,7 +13,7 @@ from wire.errors import LinesideError
 T = TypeVar("T")
 _encoder: Final = msgspec.json.Encoder()
 _decoders: Final[dict[type, msgspec.json.Decoder[Any]]] = {}  # one per class: making one costs more than using it
-_ZLIB_FIRST_BYTE: Final = 0x78
+_ZLIB_FIRST_BYTE: Final = b"\x78"
 MAX_INFLATED_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -39,11 +39,10 @@ def decode(payload: bytes | msgspec.Raw, kind: type[T]) -> T:
     Raises:
         LinesideError: `message.undecodable`, naming the place in the message.
     """
-    data = bytes(payload)
-    if data[:1] == bytes([_ZLIB_FIRST_BYTE]):
-        data = _inflate(data)
+    # A `Raw` is part of a message that was inflated already; it is read where it lies, without a copy.
+    data = _inflate(payload) if isinstance(payload, bytes) and payload[:1] == _ZLIB_FIRST_BYTE else payload
     try:
-        value = _decoder(kind).decode(data)
+        value: T = (_decoders.get(kind) or _decoder(kind)).decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LinesideError("message.undecodable", f"{kind.__name__} cannot be read: {error}.") from error
     return value

@@ -26,6 +26,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from fleet.clock import Now
+from fleet.ingest.buffered import BufferedClient
 from fleet.ingest.inbox import Delivery, Inbox
 from wire import codec, topics
 from wire.messages import HostState, RangeAck, Wake
@@ -34,7 +35,8 @@ from wire.mint import Mint
 log = logging.getLogger(__name__)
 
 RECEIVE_MAXIMUM: Final = 1_000  # messages the broker may send ahead of our acknowledgements
-ACK_WINDOW: Final = 20  # to the broker; paho ignores what a broker announces, and none announces less
+ACK_WINDOW: Final = 100  # to the broker, unless it announces less
+ACK_WINDOW_UNTOLD: Final = 20  # what an MQTT 3.1.1 broker may be expected to bear
 MAX_WISHES: Final = 20_000
 KEEPALIVE_S: Final = 30
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -72,7 +74,8 @@ class IngestLink:
         self._connection = 0
         self._lost = False
         self._boot = ""
-        self._heard = 0
+        self._unconfirmed = 0
+        self._ack_window = ACK_WINDOW_UNTOLD
         self.received = 0
         self.connections = 0
         self.failures = 0
@@ -143,14 +146,15 @@ class IngestLink:
             if self._ready.is_set() and not self._lost:
                 client.publish(topics.HOST, self._host_state(online=False), qos=1, retain=True)
             client.disconnect()
-            while client.want_write() and _writable(client, timeout_ms=500):
-                client.loop_write()
+            while _wants_write(client) and _writable(client, timeout_ms=500):
+                _write(client)
 
-    def _connect(self) -> mqtt.Client:
+    def _connect(self) -> BufferedClient:
         self._connection += 1
         self._lost = False
         self._boot = self._mint.uuid7()
-        client = mqtt.Client(
+        self._unconfirmed = 0
+        client = BufferedClient(
             CallbackAPIVersion.VERSION2,
             client_id=f"lineside-ingest-{secrets.token_hex(6)}",
             protocol=self._version,
@@ -164,6 +168,7 @@ class IngestLink:
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
+        client.on_publish = self._on_publish
         client.on_disconnect = self._on_disconnect
         # Set, it keeps the client from writing to the socket in the middle of a call: packets leave in `_serve`.
         client.on_socket_register_write = lambda *_: None
@@ -177,7 +182,7 @@ class IngestLink:
             client.connect(host, port, KEEPALIVE_S)
         return client
 
-    def _serve(self, client: mqtt.Client) -> None:
+    def _serve(self, client: BufferedClient) -> None:
         answer_by = time.monotonic() + CONNECT_TIMEOUT_S
         while not self._lost and not self._stop.is_set():
             connection = client.socket()
@@ -190,34 +195,39 @@ class IngestLink:
             self._send_wishes(client)
             if not self._inbox.full:
                 self._read(client)
-            while client.want_write() and _writable(client):
-                client.loop_write()
+            _write(client)
             client.loop_misc()
         if self._stop.is_set():
             self._send_wishes(client)
 
-    def _wait(self, client: mqtt.Client, connection: Any) -> None:
+    def _wait(self, client: BufferedClient, connection: Any) -> None:
         """Wait until there is something to read, to write or to send; a full inbox leaves the socket unread."""
         poller = select.poll()  # not select(): its descriptors end at 1024
         poller.register(self._wake_receive, select.POLLIN)
-        events = 0 if self._inbox.full else select.POLLIN
-        poller.register(connection, events | (select.POLLOUT if client.want_write() else 0))
-        poller.poll(1000 if events else 50)
+        full = self._inbox.full
+        poller.register(connection, (0 if full else select.POLLIN) | (select.POLLOUT if _wants_write(client) else 0))
+        buffered = client.buffered_socket()
+        poller.poll(50 if full else 0 if buffered is not None and buffered.buffered else 1000)
         with contextlib.suppress(BlockingIOError):
             self._wake_receive.recv(4096)
 
-    def _read(self, client: mqtt.Client) -> None:
+    def _read(self, client: BufferedClient) -> None:
+        """Read what is here, but no more than the inbox takes, and not for so long that nothing is sent."""
         for _ in range(_READS_IN_A_ROW):
-            heard = self._heard
-            if client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS or self._heard == heard:
-                return  # nothing more for now
+            if client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS or self._inbox.full:
+                return
+            buffered = client.buffered_socket()
+            if buffered is None or not buffered.buffered:
+                return
 
-    def _send_wishes(self, client: mqtt.Client) -> None:
+    def _send_wishes(self, client: BufferedClient) -> None:
         if not self._ready.is_set():
             return
-        while self._acks:
+        # What is over the window waits here, where a new connection still finds it, and not in the client.
+        while self._acks and self._unconfirmed < self._ack_window:
             topic, payload = self._acks.popleft()
             client.publish(topic, payload, qos=1)
+            self._unconfirmed += 1
         while self._settled:
             connection, mid = self._settled.popleft()
             if connection == self._connection and mid:
@@ -226,14 +236,17 @@ class IngestLink:
             wakes, self._wakes = self._wakes, {}
         for device, revision in wakes.items():
             client.publish(topics.path("wake", device), codec.encode(Wake(desired_revision=revision)), qos=1)
+            self._unconfirmed += 1
 
-    def _on_connect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+    def _on_connect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
             unsupported = reason.value == 0x84  # MQTT 5, 3.2.2.2: unsupported protocol version
             if unsupported and self._falls_back and self._version == mqtt.MQTTv5:
                 self._fall_back()
             self._lose(f"The broker refused the connection: {reason}.")
             return
+        untold = ACK_WINDOW_UNTOLD if self._version == mqtt.MQTTv311 else ACK_WINDOW
+        self._ack_window = max(1, min(ACK_WINDOW, getattr(properties, "ReceiveMaximum", untold)))
         client.subscribe(topics.ALL_UP, qos=1)
 
     def _on_subscribe(self, client: mqtt.Client, _data: Any, _mid: int, reasons: Any, _properties: Any) -> None:
@@ -241,12 +254,12 @@ class IngestLink:
             self._lose(f"The broker refused the subscription to {topics.ALL_UP}: {reasons[0]}.")
             return
         client.publish(topics.HOST, self._host_state(online=True), qos=1, retain=True)
+        self._unconfirmed += 1
         self.connections += 1
         self._ready.set()
         log.info("Ingest listens at %s:%d.", *self._address, extra={"event": "ingest.connected", "boot": self._boot})
 
     def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
-        self._heard += 1
         self.received += 1
         try:
             topic = message.topic
@@ -261,6 +274,9 @@ class IngestLink:
                 received_at=self._now(),
             )
         )
+
+    def _on_publish(self, _client: mqtt.Client, _data: Any, _mid: int, _reason: Any, _properties: Any) -> None:
+        self._unconfirmed -= 1
 
     def _on_disconnect(self, _client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if not self._ready.is_set() and self._falls_back and self._version == mqtt.MQTTv5:
@@ -294,7 +310,21 @@ class IngestLink:
         return codec.encode(HostState(boot=self._boot, online=online))
 
 
-def _writable(client: mqtt.Client, timeout_ms: int = 0) -> bool:
+def _wants_write(client: BufferedClient) -> bool:
+    buffered = client.buffered_socket()
+    return client.want_write() or (buffered is not None and buffered.unsent)
+
+
+def _write(client: BufferedClient) -> None:
+    """Hand over what the client has to say, and then to the kernel what it takes."""
+    if client.want_write():
+        client.loop_write()
+    buffered = client.buffered_socket()
+    if buffered is not None:
+        buffered.flush()
+
+
+def _writable(client: BufferedClient, timeout_ms: int = 0) -> bool:
     connection = client.socket()
     if connection is None:
         return False

@@ -18,7 +18,7 @@ import enum
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from fleet.absorb import Received
 from wire import codec, topics
@@ -189,12 +189,13 @@ def _batch(
     except LinesideError as error:
         return Routed(rejects=joined(_refuse(topic, place, entry, error) for entry in batch.entries))
     kind = BODY_OF_LANE[batch.lane]
+    names_device = kind is Inspection
     records: list[Received] = []
     rejects: list[Reject] = []
     for entry in batch.entries:
         try:
-            body: object = codec.decode(entry.body, kind)
-            if isinstance(body, Inspection):
+            body: Any = codec.decode(entry.body, kind)
+            if names_device and body.device != address.device:
                 _check_device(address, body.device)
         except LinesideError as error:
             rejects.append(_refuse(topic, place, entry, error))
@@ -207,6 +208,7 @@ def _batch(
                 seq=entry.seq,
                 body=body,
                 received_at=received_at,
+                text=entry.body,
             )
         )
     return Routed(records=tuple(records), rejects=joined(rejects))

@@ -13,6 +13,7 @@ import logging
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -47,6 +48,7 @@ MAX_MESSAGES: Final = 500
 WINDOW_S: Final = 0.02
 RETRY_FIRST_S: Final = 0.05
 RETRY_MOST_S: Final = 5.0
+COMMITS_REMEMBERED: Final = 1_000
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,6 +110,7 @@ class Ingest:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._counts = Counts()
+        self._commit_seconds: deque[float] = deque(maxlen=COMMITS_REMEMBERED)
 
     def start(self) -> None:
         """Start both threads; the link connects by itself as soon as the broker answers."""
@@ -141,6 +144,10 @@ class Ingest:
             "connections": self._link.connections,
             **{name: getattr(counts, name) for name in Counts.__dataclass_fields__},
         }
+
+    def commit_seconds(self) -> list[float]:
+        """Return how long the latest transactions took, from their first statement to the end of the commit."""
+        return list(self._commit_seconds)
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -209,6 +216,7 @@ class Ingest:
         spent = time.monotonic() - began
         self._counts.commit_s += spent
         self._counts.commit_max_s = max(self._counts.commit_max_s, spent)
+        self._commit_seconds.append(spent)
         return outcome
 
     def _absorb(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, Final
 
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.engine import Connection
 from sqlmodel import Session
 
 from fleet.absorb import Absorbed, Received, Refused
@@ -19,6 +22,7 @@ from wire.messages import Counter
 _INSPECTION: Final = InspectionRow.__table__  # type: ignore[attr-defined]
 _CELL: Final = CounterCell.__table__  # type: ignore[attr-defined]
 _COLUMNS: Final = tuple(column.name for column in _INSPECTION.columns if column.name != "row")
+_ONE_ROW: Final = f"({', '.join('?' * len(_COLUMNS))})"
 # Compiled once and given plain tuples: per row, SQLAlchemy's own preparation costs more than SQLite's insert.
 _INSERT_INSPECTION: Final = str(
     sqlite.insert(_INSPECTION)
@@ -26,6 +30,12 @@ _INSERT_INSPECTION: Final = str(
     .on_conflict_do_nothing(index_elements=["id"])
     .compile(dialect=sqlite.dialect(paramstyle="qmark"))
 )
+# Many rows in one statement: the driver gives the interpreter away once for each statement, and not once for each row,
+# and may have to wait for the thread that reads from the broker to get it back.
+_ROWS_IN_ONE: Final = (200, 20)
+_INSERT_MANY: Final = {
+    count: _INSERT_INSPECTION.replace(_ONE_ROW, ", ".join([_ONE_ROW] * count)) for count in _ROWS_IN_ONE
+}
 _DEVICE_OF_ID: Final = select(_INSPECTION.c.id, _INSPECTION.c.device).where(
     _INSPECTION.c.id.in_(bindparam("ids", expanding=True))
 )
@@ -49,8 +59,7 @@ class InspectionSlice:
         if not messages:
             return Absorbed(accepted=0)
         rows = [values_of(message) for message in messages]
-        # Not `executemany(...RETURNING)`: the count of inserted rows is enough as long as nothing was there before.
-        inserted = session.connection().exec_driver_sql(_INSERT_INSPECTION, rows).rowcount
+        inserted = _insert(session.connection(), rows)
         if inserted == len(rows):
             return Absorbed(accepted=len(rows))
         owners = _owners(session, [row[0] for row in rows])
@@ -95,7 +104,7 @@ def values_of(message: Received) -> tuple[Any, ...]:
         record.mode.value,
         record.sampling.kept,
         record.views[0].model_digest if record.views else None,
-        next((view.picture_digest for view in record.views if view.picture_digest), None),
+        _picture_of(record),
         record.part_id,
         record.lot,
         record.trigger_id,
@@ -105,8 +114,36 @@ def values_of(message: Received) -> tuple[Any, ...]:
         moments.to_us(record.judged_at),
         moments.to_us(message.received_at),
         record.time_source.value,
-        codec.encode(record).decode(),
+        _text_of(message),
     )
+
+
+def _insert(connection: Connection, rows: list[tuple[Any, ...]]) -> int:
+    """Insert rows, passing over ids that are there; return how many were new."""
+    new, at = 0, 0
+    for count in _ROWS_IN_ONE:
+        while len(rows) - at >= count:
+            values = tuple(chain.from_iterable(rows[at : at + count]))
+            new += connection.exec_driver_sql(_INSERT_MANY[count], values).rowcount
+            at += count
+    if at < len(rows):
+        new += connection.exec_driver_sql(_INSERT_INSPECTION, rows[at:]).rowcount
+    return new
+
+
+def _picture_of(record: Inspection) -> str | None:
+    for view in record.views:
+        if view.picture_digest is not None:
+            return view.picture_digest
+    return None
+
+
+def _text_of(message: Received) -> str:
+    """Return the record as the device wrote it, with what a newer agent adds to it; else as we understood it."""
+    if message.text is not None:
+        with contextlib.suppress(UnicodeDecodeError):  # in a field we do not know, where the decoder does not look
+            return bytes(message.text).decode()
+    return codec.encode(message.body).decode()
 
 
 def _run_of(record: Inspection) -> str | None:
