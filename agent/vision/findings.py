@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.capture.calibration import Calibration
 from agent.vision import masks
 from agent.vision.candidates import Candidates
 from agent.vision.decoders.contract import MIN_AREA_PX, OUTLINE
@@ -30,16 +31,16 @@ class FindingOptions:
         max_findings: of one look; the best stay.
         outline: how a shape is written down: "mask", "polygon", "both" or "none".
         min_area_px: findings with a smaller mask are left out, in source pixels.
-        mm_per_px: of a calibrated view: millimetres on the part for one source pixel.
+        calibration: of the view, made for pictures of this size; None: it has none.
     """
 
     max_findings: int = 100
     outline: str = "mask"
     min_area_px: float = 0.0
-    mm_per_px: float | None = None
+    calibration: Calibration | None = None
 
 
-def options_of(manifest: Manifest, mm_per_px: float | None = None) -> FindingOptions:
+def options_of(manifest: Manifest) -> FindingOptions:
     """Return what a manifest says of its findings."""
     given = manifest.decoder.parameters
     area = given.get(MIN_AREA_PX.name, MIN_AREA_PX.default)
@@ -47,7 +48,6 @@ def options_of(manifest: Manifest, mm_per_px: float | None = None) -> FindingOpt
         max_findings=manifest.max_findings,
         outline=str(given.get(OUTLINE.name, OUTLINE.default)),
         min_area_px=float(area) if isinstance(area, (int, float)) else MIN_AREA_PX.default,
-        mm_per_px=mm_per_px,
     )
 
 
@@ -84,7 +84,9 @@ def build(
             continue  # what lies wholly in the letterbox's border is not in the picture
         finding = Finding(label=name, score=score, box=Box(x1_px=x1, y1_px=y1, x2_px=x2, y2_px=y2))
         field = None if candidates.masks is None else candidates.masks.at(index)
-        if field is not None:
+        if field is None:
+            finding = _measured(finding, options.calibration)
+        else:
             mask = masks.pixels_of(field, (x1, y1, x2, y2), geometry)
             if (0.0 if mask is None else mask.area_px) < options.min_area_px:
                 continue
@@ -94,12 +96,38 @@ def build(
     return tuple(built)
 
 
+def sizes_mm(findings: Sequence[Finding], calibration: Calibration | None) -> tuple[tuple[float, float], ...] | None:
+    """Return width and height on the part of each finding's box, in their order, in mm.
+
+    Args:
+        findings: of one look, in source pixels.
+        calibration: of the view, made for pictures of this size.
+
+    Returns:
+        None where the view is not calibrated, or a finding speaks of the whole picture.
+    """
+    boxes = [finding.box for finding in findings if finding.box is not None]
+    if calibration is None or len(boxes) != len(findings):
+        return None
+    return tuple(calibration.size_mm(box) for box in boxes)
+
+
+def _measured(finding: Finding, calibration: Calibration | None) -> Finding:
+    """Return a finding without a mask with the area of its box on the part."""
+    if calibration is None or finding.box is None:
+        return finding
+    return replace(finding, area_mm2=calibration.area_mm2(finding.box))
+
+
 def _outlined(finding: Finding, mask: Mask | None, cropped: bool, options: FindingOptions, cost_left: int) -> Finding:
     """Return a finding with its shape; something that covers the middle of no pixel keeps its box, with area 0."""
     area_px = 0.0 if mask is None else float(mask.area_px)
-    area_mm2 = None if options.mm_per_px is None else area_px * options.mm_per_px**2
+    calibration = options.calibration
     if mask is None:
-        return replace(finding, area_px=area_px, area_mm2=area_mm2)
+        return replace(finding, area_px=area_px, area_mm2=None if calibration is None else 0.0)
+    area_mm2 = None
+    if calibration is not None:
+        area_mm2 = calibration.mask_area_mm2(mask.pixels, left_px=mask.left_px, top_px=mask.top_px)
     runs = mask.runs() if options.outline in ("mask", "both") else None
     too_long = runs is not None and len(runs) > cost_left
     if too_long:

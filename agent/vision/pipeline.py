@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.capture.calibration import Calibration
 from agent.vision import findings as found
 from agent.vision import geometry as geometries
 from agent.vision import nms, preprocess, tiles
@@ -39,12 +40,15 @@ class Look:
 
     Args:
         findings: in source pixels, clipped to the picture, the highest score first; or why there are none to trust.
+        sizes_mm: width and height on the part of each finding's box, in their order; None where the view is not
+            calibrated for pictures of this size, or findings speak of the whole picture.
     """
 
     findings: tuple[Finding, ...] | Unusable
     preprocess_ms: float
     run_ms: float
     decode_ms: float
+    sizes_mm: tuple[tuple[float, float], ...] | None = None
 
 
 class _Steps:
@@ -63,13 +67,15 @@ class _Steps:
     def decoded(self) -> None:
         self._decode += self._lap()
 
-    def look(self, findings: tuple[Finding, ...] | Unusable) -> Look:
+    def look(self, findings: tuple[Finding, ...] | Unusable, calibration: Calibration | None = None) -> Look:
+        sizes_mm = None if isinstance(findings, Unusable) else found.sizes_mm(findings, calibration)
         self.decoded()
         return Look(
             findings=findings,
             preprocess_ms=self._preprocess / 1e6,
             run_ms=self._run / 1e6,
             decode_ms=self._decode / 1e6,
+            sizes_mm=sizes_mm,
         )
 
     def _lap(self) -> int:
@@ -84,12 +90,20 @@ class Pipeline:
     Args:
         session: of this package.
         parameters: the thresholds in force (`wire.manifest.parameters_of`).
+        calibration: of the view; it is used for pictures of the size it was made for, and for no others.
 
     Raises:
         LinesideError: `model.manifest_invalid` where the manifest names an unknown decoder or lacks what it needs.
     """
 
-    def __init__(self, session: Session, package: Package, parameters: dict[str, float]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        package: Package,
+        parameters: dict[str, float],
+        *,
+        calibration: Calibration | None = None,
+    ) -> None:
         manifest = package.manifest
         self._session = session
         self._labels = package.labels
@@ -120,6 +134,7 @@ class Pipeline:
         self._iou_threshold = parameters.get(NMS_THRESHOLD, overlap)
         self._class_agnostic = bool(manifest.decoder.parameters.get(registry.CLASS_AGNOSTIC, False))
         self._finding_options = found.options_of(manifest)
+        self._calibration = calibration
         general = parameters.get(SCORE_THRESHOLD, 0.0)
         own = {label: parameters[name] for label, name in manifest.label_scores.items()}
         # A detector leaves out by itself what is below the general threshold; a classifier knows of none.
@@ -164,7 +179,7 @@ class Pipeline:
             return steps.look(candidates)
         candidates = self._own(candidates)
         kept = nms.suppress(candidates, iou_threshold=self._iou_threshold, class_agnostic=self._class_agnostic)
-        return steps.look(self._findings(candidates, kept, self._box_space(geometry)))
+        return steps.look(*self._findings(candidates, kept, self._box_space(geometry)))
 
     def close(self) -> None:
         """Free the session."""
@@ -193,7 +208,7 @@ class Pipeline:
             iou_threshold=self._iou_threshold,
             class_agnostic=self._class_agnostic,
         )
-        return steps.look(self._findings(candidates, kept, whole))
+        return steps.look(*self._findings(candidates, kept, whole))
 
     def _look_at_batch(
         self, canvas: NDArray[np.uint8], batch: Sequence[Rect], rows: int, size: tuple[int, int], steps: _Steps
@@ -268,8 +283,16 @@ class Pipeline:
         """Leave out what does not reach the threshold of its own label."""
         return above(candidates, self._thresholds) if self._own_thresholds else candidates
 
-    def _findings(self, candidates: Candidates, kept: NDArray[np.int64], geometry: Geometry) -> tuple[Finding, ...]:
-        return found.build(candidates, kept, self._labels, geometry, self._finding_options)
+    def _findings(
+        self, candidates: Candidates, kept: NDArray[np.int64], geometry: Geometry
+    ) -> tuple[tuple[Finding, ...], Calibration | None]:
+        """Return the findings of a picture, and the calibration where there is one for its size."""
+        options, calibration = self._finding_options, self._calibration
+        if calibration is not None and not calibration.fits(geometry.source_width_px, geometry.source_height_px):
+            calibration = None
+        if calibration is not None:
+            options = replace(options, calibration=calibration)
+        return found.build(candidates, kept, self._labels, geometry, options), calibration
 
     def _background_of(self, manifest: Manifest) -> frozenset[int]:
         """Return the class ids that are no finding of a tile.

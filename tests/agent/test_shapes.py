@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from agent.capture.calibration import of_scale
 from agent.vision import findings as building
 from agent.vision import masks
 from agent.vision.candidates import Candidates, Field, Unusable, joined, shifted
@@ -306,7 +307,9 @@ def test_masks_move_with_their_tiles() -> None:
     geometry = Geometry(source_width_px=40, source_height_px=40, left_px=0, top_px=0, width_px=40, height_px=40)
     whole = joined([one_mask(), shifted(one_mask(), dx_px=16, dy_px=24)])
 
-    found = building.build(whole, np.array([3, 0]), ["a", "b"], geometry, building.FindingOptions(mm_per_px=0.5))
+    found = building.build(
+        whole, np.array([3, 0]), ["a", "b"], geometry, building.FindingOptions(calibration=of_scale(0.5))
+    )
 
     assert [finding.label for finding in found] == ["b", "a"]
     moved = mask_of(found[0], np.zeros((40, 40)))
