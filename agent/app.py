@@ -16,12 +16,8 @@ import onnxruntime
 from agent import identity
 from agent.capture.encode import PictureKeeper
 from agent.capture.feed import Feed
-from agent.capture.folder import FolderSource
-from agent.capture.frame import Source, SourceInfo
-from agent.capture.paced import PacedSource
-from agent.capture.settings import SourceSettings
-from agent.capture.simulated import SimulatedCamera
-from agent.capture.video import VideoSource
+from agent.capture.frame import SourceInfo
+from agent.capture.sources import source_of
 from agent.clock import SystemClock
 from agent.deploy import compatibility, selftest
 from agent.deploy.journal import Journal
@@ -219,7 +215,10 @@ class Agent:
     def _station(self, station: StationSettings) -> StationWorker:
         line = self._line(station)
         self._lines.append(line)
-        feeds = {view.id: Feed(_source(view.id, view.source), policy=view.source.policy) for view in station.views}
+        feeds = {
+            view.id: Feed(source_of(view.id, view.source, self._clock), policy=view.source.policy)
+            for view in station.views
+        }
         self._feeds[station.id] = feeds
         opened: dict[str, SourceInfo] = {view: feed.open() for view, feed in feeds.items()}
         return StationWorker(
@@ -312,19 +311,6 @@ class Agent:
                 text=f"{command.name.value} {command.id}",
             ),
         )
-
-
-def _source(name: str, source: SourceSettings) -> Source:
-    if source.kind == "simulated":
-        host, port = host_port(source.address or "")
-        return SimulatedCamera(host, port, name)
-    path = source.path or ""
-    recorded: Source = (
-        VideoSource(path, name, every_nth=source.every_nth)
-        if source.kind == "video"
-        else FolderSource(path, name, every_nth=source.every_nth)
-    )
-    return PacedSource(recorded, source.frames_per_s) if source.frames_per_s is not None else recorded
 
 
 def _thread_count(settings: Settings, station: StationSettings) -> int:

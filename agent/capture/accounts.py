@@ -18,7 +18,8 @@ class FrameCounts:
         frames_in: that the source had, those included that it could not hand on.
         used: judged.
         not_triggered: taken, and belonging to no part.
-        dropped: per reason: "replaced", "overflow", "unreadable", "restarted", "closed".
+        dropped: per reason: "replaced", "overflow" (no room), "unreadable", "stale" (gathered before a stream was
+            opened), "lost" (the camera's own count says so), "restarted", "closed".
         waiting: not taken yet, or taken and not released yet.
     """
 

@@ -61,11 +61,11 @@ class SourceSettings:
     policy: Literal["every", "latest"] = "every"
     every_nth: Annotated[int, msgspec.Meta(ge=1)] = 1
     frames_per_s: Positive | None = None
-    url: str | None = None
+    url: str | None = dataclasses.field(default=None, repr=False)  # may hold a password
     credentials_file: str | None = None
     camera: str | None = None
     plugin: str | None = None
-    options: dict[str, str | int | float | bool] = dataclasses.field(default_factory=dict)
+    options: dict[str, str | int | float | bool] = dataclasses.field(default_factory=dict, repr=False)
     v4l2: V4l2Settings = V4l2Settings()
     open_timeout_s: Positive = 5.0
     read_timeout_s: Positive = 3.0
