@@ -275,10 +275,12 @@ class Link:
         now_ns = self._clock.monotonic_ns()
         window = min(MAX_UNPUBACKED, connection.receive_maximum)
         for lane in Lane:
-            if self._held_ns.get(lane, 0) > now_ns or (lane is Lane.INSPECTIONS and self._gather_until_ns > now_ns):
+            if self._held_ns.get(lane, 0) > now_ns:
                 continue
             while len(self._pending) < window and self._outbox.in_flight(lane) < WINDOW[lane]:
-                batch = self._outbox.next_batch(lane, connection.max_packet_bytes - _PACKET_OVERHEAD_BYTES)
+                room = connection.max_packet_bytes - _PACKET_OVERHEAD_BYTES
+                may_live = lane is not Lane.INSPECTIONS or self._gather_until_ns <= now_ns
+                batch = self._outbox.next_batch(lane, room, live=may_live)
                 if batch is None:
                     break
                 packet = connection.publish(topics.path(lane.value, batch.device), codec.encode(batch), retain=False)
@@ -287,7 +289,8 @@ class Link:
                     return
                 self._pending[packet] = batch
                 self._count(batches_sent=1, records_sent=len(batch.entries))
-                if lane is Lane.INSPECTIONS and len(batch.entries) < _GATHERED_ENTRIES:
+                is_small = len(batch.entries) < _GATHERED_ENTRIES
+                if lane is Lane.INSPECTIONS and is_small and self._outbox.is_live(batch):
                     self._gather_until_ns = now_ns + _GATHER_NS
 
     def _take_leave(self, connection: Connection) -> None:

@@ -25,6 +25,9 @@ from wire.messages import BODY_OF_LANE, Batch, Entry, Lane, Refusal, SeqRange
 T = TypeVar("T")
 
 MAX_BYTES_DEFAULT: Final = 512 * 1024 * 1024
+# Of the uplink's window of 16 batches, and of the batches sent: what records of an outage may take beside live ones.
+BEHIND_WINDOW: Final = 12
+BEHIND_TURN: Final = 4
 _ROOM_CHECKED_EVERY_BYTES: Final = 64 * 1024
 _LONGEST_SEQ: Final = schema.MAX_SEQ
 
@@ -183,23 +186,30 @@ class Outbox:
 
     # What the uplink calls
 
-    def next_batch(self, lane: Lane, max_bytes: int) -> Batch | None:
+    def next_batch(self, lane: Lane, max_bytes: int, *, live: bool = True) -> Batch | None:
         """Return the next records of a lane that are to be sent, and mark them as on their way.
 
-        What ran out of time goes first, then what was never sent; only durable records are given out.
+        Live records go before those that were left behind when the connection began (`unsend_all`); of each, those
+        that ran out of time go first. So that neither can starve the other, what was left behind has at most
+        `BEHIND_WINDOW` batches on their way, and every `BEHIND_TURN`th batch. Only durable records are given out.
 
         Args:
             lane: whose records.
             max_bytes: of the encoded batch; the topic's own budget also holds. At least one record is returned.
+            live: whether live records may go now; the others always may.
         """
         with self._lock:
             now_ns = self._clock.monotonic_ns()
             room = min(max_bytes, topics.TABLE[lane.value].max_bytes) - self._envelope_bytes(lane)
-            entries = self._read(lambda: self._entries_again(lane, room, now_ns) or self._entries_new(lane, room))
+            entries, behind = self._read(lambda: self._entries_next(lane, room, now_ns, live=live))
             if not entries:
                 return None
-            self._flights.start(lane, (entry.seq for entry in entries), now_ns)
+            self._flights.start(lane, (entry.seq for entry in entries), now_ns, behind=behind)
             return Batch(device=self._device, epoch=self._rows.epoch, lane=lane, entries=tuple(entries))
+
+    def is_live(self, batch: Batch) -> bool:
+        """Tell whether a batch holds the newest records that were sent, not such that were left behind."""
+        return batch.entries[-1].seq >= self._flights.cursor(batch.lane)
 
     def in_flight(self, lane: Lane) -> int:
         """Return how many batches of a lane are on their way and not out of time."""
@@ -242,9 +252,14 @@ class Outbox:
                 self._flights.postpone(batch.lane, (entry.seq for entry in batch.entries), due_ns)
 
     def unsend_all(self) -> None:
-        """Have everything that is not settled sent again: the connection, or ingest, began anew."""
+        """Have everything that is not settled sent again: the connection, or ingest, began anew.
+
+        What was never sent so far gives way to the records that are made from now on.
+        """
         with self._lock:
             self._flights.release_all()
+            for lane, last in self._rows.last.items():
+                self._flights.leave_behind(lane, last)
 
     def stats(self) -> OutboxStats:
         """Return how full the outbox is; costs a few small reads."""
@@ -277,6 +292,7 @@ class Outbox:
         self._committed: Marks = dict(rows.last)
         self._durable: Marks = dict.fromkeys(Lane, 0)
         self._flights = Flights(self._resend_after_ns)
+        self._live_in_row = dict.fromkeys(Lane, 0)
         self._unchecked_bytes = self._max_bytes
         self._flusher = Flusher(self._path, lambda: self._committed, self._synced, self._lock)
         schema.reserve(self._path)
@@ -341,12 +357,35 @@ class Outbox:
 
     def _make_room(self, lane: Lane) -> None:
         if self._unchecked_bytes >= min(_ROOM_CHECKED_EVERY_BYTES, self._max_bytes // 16):
-            self._rows.make_room(lane, self._max_bytes, {other: self._flights.cursor(other) for other in Lane})
+            rows = self._rows
+            spans = {other: self._flights.never_sent(other, rows.last[other]) for other in Lane}
+            rows.make_room(lane, self._max_bytes, spans)
             self._unchecked_bytes = 0
 
-    def _entries_again(self, lane: Lane, room: int, now_ns: int) -> list[Entry]:
+    def _entries_next(self, lane: Lane, room: int, now_ns: int, *, live: bool) -> tuple[list[Entry], bool]:
+        """Return what goes next, and whether it was left behind."""
+        window = BEHIND_WINDOW if lane is Lane.INSPECTIONS else 1
+        may_behind = self._flights.count(lane, now_ns, behind=True) < window
+        if (
+            may_behind
+            and self._live_in_row[lane] >= BEHIND_TURN - 1
+            and (entries := self._entries_behind(lane, room, now_ns))
+        ):
+            self._live_in_row[lane] = 0
+            return entries, True
+        if live and (entries := self._entries_live(lane, room, now_ns)):
+            self._live_in_row[lane] += 1
+            return entries, False
+        return (self._entries_behind(lane, room, now_ns) if may_behind else []), True
+
+    def _entries_live(self, lane: Lane, room: int, now_ns: int) -> list[Entry]:
+        return self._entries_again(lane, room, now_ns, behind=False) or self._rows.entries_after(
+            lane, self._flights.cursor(lane), self._durable[lane], room
+        )
+
+    def _entries_again(self, lane: Lane, room: int, now_ns: int, *, behind: bool) -> list[Entry]:
         entries: list[Entry] = []
-        for seq in self._flights.again(lane, now_ns):
+        for seq in self._flights.again(lane, now_ns, behind=behind):
             entry = self._rows.entry(lane, seq)
             if entry is None:
                 self._flights.settle(lane, seq, seq)
@@ -357,8 +396,18 @@ class Outbox:
             entries.append(entry)
         return entries
 
-    def _entries_new(self, lane: Lane, room: int) -> list[Entry]:
-        return self._rows.entries_after(lane, self._flights.cursor(lane), self._durable[lane], room)
+    def _entries_behind(self, lane: Lane, room: int, now_ns: int) -> list[Entry]:
+        if entries := self._entries_again(lane, room, now_ns, behind=True):
+            return entries
+        while (span := self._flights.behind(lane)) is not None:
+            first, last = span
+            through = min(last, self._durable[lane])
+            if entries := self._rows.entries_after(lane, first - 1, through, room):
+                return entries
+            if through < last:
+                return []  # the rest is not durable yet
+            self._flights.caught_up(lane, last)
+        return []
 
     def _encoded(self, lane: Lane, body: object) -> bytes:
         encoded = codec.encode(body)

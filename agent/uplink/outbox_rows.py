@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
@@ -92,17 +92,17 @@ class Rows:
             self._count_removed(lane, removed, last)
         return removed
 
-    def make_room(self, lane: Lane, max_bytes: int, cursors: Mapping[Lane, int]) -> None:
+    def make_room(self, lane: Lane, max_bytes: int, spans: Mapping[Lane, Sequence[tuple[int, int]]]) -> None:
         """Drop entries that are less precious than `lane` until the file is within its bound.
 
         Args:
-            cursors: entries up to here may be on their way and are left alone, by lane.
+            spans: seqs from and to which entries cannot be on their way and may be dropped, the oldest first, by lane.
 
         Raises:
             LinesideError: `storage.full` where nothing may be dropped.
         """
         while self.used_bytes() > max_bytes:
-            if not any(self._drop_oldest(victim, cursors[victim]) for victim in GIVES_WAY[lane]):
+            if not any(self._drop_oldest(victim, span) for victim in GIVES_WAY[lane] for span in spans[victim]):
                 raise LinesideError(
                     "storage.full",
                     f"The outbox holds {max_bytes} bytes of records the fleet has not confirmed.",
@@ -197,12 +197,12 @@ class Rows:
     def set_mark(self, key: str, value: str) -> None:
         self._connection.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (key, value))
 
-    def _drop_oldest(self, lane: Lane, cursor: int) -> int:
+    def _drop_oldest(self, lane: Lane, span: tuple[int, int]) -> int:
         keys = [
             key
             for (key,) in self._connection.execute(
                 "SELECT place FROM entry WHERE place BETWEEN ? AND ? ORDER BY place LIMIT ?",
-                (place(lane, cursor + 1), place(lane, MAX_SEQ), DROPPED_AT_ONCE),
+                (place(lane, span[0]), place(lane, span[1]), DROPPED_AT_ONCE),
             )
         ]
         if not keys:

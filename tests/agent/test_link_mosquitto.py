@@ -19,7 +19,7 @@ import pytest
 
 from agent.clock import SystemClock
 from agent.uplink.link import PROTOCOL_MARK, WINDOW, Link, LinkSettings
-from agent.uplink.outbox import Outbox
+from agent.uplink.outbox import BEHIND_WINDOW, Outbox
 from tests.support import brokers, records
 from tests.support.brokers import RunningBroker
 from tests.support.fake_fleet import FakeFleet
@@ -180,13 +180,41 @@ def test_a_silent_fleet_gets_at_most_the_window_and_then_everything(tmp_path: Pa
         side.link.start()
         time.sleep(1.5)
         lanes = [batch.lane for _, batch in fleet.arrivals]
-        assert lanes.count(Lane.INSPECTIONS) == WINDOW[Lane.INSPECTIONS] <= 20
+        assert lanes.count(Lane.INSPECTIONS) == BEHIND_WINDOW, "the backlog takes the place of live records"
         assert lanes.count(Lane.COUNTERS) == 1, "a backlog of inspections holds up the counters"
+        for n in range(6001, 6013):  # one batch each: they are further apart than records are gathered
+            side.outbox.put_inspection(records.inspection(sequence=n), line_run="run7")
+            time.sleep(0.35)
+        lanes = [batch.lane for _, batch in fleet.arrivals]
+        assert lanes.count(Lane.INSPECTIONS) == WINDOW[Lane.INSPECTIONS] <= 20
         fleet.answering = True
         fleet.host("00000000-0000-7000-8000-000000000001")  # the first word of a host means nothing new
         fleet.host("00000000-0000-7000-8000-000000000002")
         until(lambda: side.outbox.stats().unsettled == 0)
-        assert fleet.seqs() == set(range(1, 6001))
+        assert fleet.seqs() == set(range(1, 6013))
+
+
+def test_live_records_arrive_at_once_while_a_long_outage_is_caught_up(tmp_path: Path, mosquitto: RunningBroker) -> None:
+    with (
+        FakeFleet(mosquitto, delay_s=0.15) as fleet,
+        device(tmp_path, mosquitto, resend_after_s=10, start=False) as side,
+    ):
+        side.inspect(20_000)
+        side.link.start()
+        until(lambda: side.link.connected and fleet.arrivals)
+        waits = []
+        for n in range(20_001, 20_007):
+            start = time.monotonic()
+            seq = side.outbox.put_inspection(records.inspection(sequence=n), line_run="run7")
+            fleet.wait(lambda f, seq=seq: seq in f.seqs())
+            waits.append(time.monotonic() - start)
+            assert side.outbox.stats().unsettled > 100, "the backlog was gone too soon: the test shows nothing"
+        # What is on its way already is before them, and nothing else of the outage.
+        assert max(waits) < (BEHIND_WINDOW + 2) * fleet.delay_s + 1, f"live records waited {waits} s"
+        fleet.delay_s = 0
+        until(lambda: side.outbox.stats().unsettled == 0, timeout_s=60)
+        assert fleet.seqs() == set(range(1, 20_007))
+        assert max(fleet.deliveries.values()) == 1, "something was sent twice for no reason"
 
 
 def test_ingest_that_began_anew_gets_at_once_what_it_did_not_confirm(tmp_path: Path, mosquitto: RunningBroker) -> None:
@@ -265,7 +293,7 @@ import sys, time
 from pathlib import Path
 from agent.clock import SystemClock
 from agent.uplink.link import Link, LinkSettings
-from agent.uplink.outbox import Outbox
+from agent.uplink.outbox import BEHIND_WINDOW, Outbox
 from tests.support import records
 box = Outbox(Path(sys.argv[1]), SystemClock(), device="cell-1", resend_after_s=0.5)
 boot = int(box.meta_get("boot") or 0) + 1

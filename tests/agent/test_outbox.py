@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.clock import Clock, FakeClock, SystemClock
-from agent.uplink.outbox import Outbox
+from agent.uplink.outbox import BEHIND_WINDOW, Outbox
 from tests.support import records
 from wire import codec, topics
 from wire.errors import LinesideError
@@ -160,6 +160,75 @@ def test_only_the_missing_part_of_a_batch_goes_again(tmp_path: Path) -> None:
     assert box.settle(box.epoch, Lane.EVENTS, [SeqRange(first=1, last=2), SeqRange(first=4, last=4)]) == 3
     clock.advance(11)
     assert seqs(drained(box, Lane.EVENTS)) == [3, 5, 6]
+    box.close()
+
+
+def test_what_an_outage_left_behind_gives_way_to_live_records_but_never_wholly(tmp_path: Path) -> None:
+    box = opened(tmp_path / "o.db", resend_after_s=60)
+    for _ in range(400):
+        box.put_inspection(records.inspection(), line_run=None)
+    durable(box)
+    box.unsend_all()
+    order = []
+    for _ in range(40):
+        box.put_inspection(records.inspection(), line_run=None)
+        durable(box)
+        batch = box.next_batch(Lane.INSPECTIONS, 4000)
+        assert batch is not None
+        order.append(batch.entries[0].seq > 400)
+        settled(box, batch)
+    assert order[:4] == [True, True, True, False], "live records go first, and the fourth batch is not theirs"
+    assert order.count(False) == 10
+    rest = seqs(drained(box, Lane.INSPECTIONS))
+    behind = [seq for seq in rest if seq <= 400]
+    assert behind == sorted(behind), "what was left behind does not keep its order"
+    assert rest[: len(rest) - len(behind)] == [440], "the last live record does not go first"
+    box.unsend_all()
+    left = sorted(seqs(drained(box, Lane.INSPECTIONS)))
+    assert left == sorted(rest), "something was forgotten"
+    box.close()
+
+
+def test_what_was_left_behind_may_take_a_bounded_share_of_the_window(tmp_path: Path) -> None:
+    box = opened(tmp_path / "o.db", resend_after_s=60)
+    for _ in range(400):
+        box.put_inspection(records.inspection(), line_run=None)
+    durable(box)
+    box.unsend_all()
+    sent = 0
+    while box.next_batch(Lane.INSPECTIONS, 4000) is not None:
+        sent += 1
+    assert sent == BEHIND_WINDOW
+    box.put_inspection(records.inspection(), line_run=None)
+    durable(box)
+    assert box.next_batch(Lane.INSPECTIONS, 4000, live=False) is None
+    live = box.next_batch(Lane.INSPECTIONS, 4000)
+    assert live is not None
+    assert seqs([live]) == [401]
+    assert box.is_live(live)
+    box.close()
+
+
+def test_a_full_outbox_drops_what_an_outage_left_behind_and_never_what_is_on_its_way(tmp_path: Path) -> None:
+    box = opened(tmp_path / "o.db", max_bytes=2 * MUCH, resend_after_s=60)
+    for _ in range(500):
+        box.put_inspection(records.inspection(), line_run=None)
+    durable(box)
+    box.unsend_all()
+    flying = box.next_batch(Lane.INSPECTIONS, 20_000)
+    assert flying is not None
+    while not box.stats().dropped_by_lane[Lane.INSPECTIONS]:
+        box.put_inspection(records.inspection(), line_run=None)
+    assert settled(box, flying) == len(flying.entries), "a record on its way was dropped"
+    stats = box.stats()
+    durable(box)
+    box.unsend_all()
+    left = []
+    while (batch := box.next_batch(Lane.INSPECTIONS, MUCH)) is not None:
+        left += seqs([batch])
+        settled(box, batch)
+    assert len(left) == stats.unsettled_by_lane[Lane.INSPECTIONS], "something is left that never goes out"
+    assert min(left) > len(flying.entries) + 1, "the oldest were not the ones that went"
     box.close()
 
 
@@ -331,7 +400,7 @@ def test_marks_survive_a_restart(tmp_path: Path) -> None:
 def test_a_second_process_cannot_open_the_same_outbox(outbox: Outbox, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from agent.clock import SystemClock;"
-        "from agent.uplink.outbox import Outbox; from wire.errors import LinesideError\n"
+        "from agent.uplink.outbox import BEHIND_WINDOW, Outbox; from wire.errors import LinesideError\n"
         "try: Outbox(Path(sys.argv[1]), SystemClock(), device='cell-1')\n"
         "except LinesideError as error: print(error.code)"
     )
@@ -582,7 +651,7 @@ _CHILD = """
 import sys
 from pathlib import Path
 from agent.clock import SystemClock
-from agent.uplink.outbox import Outbox
+from agent.uplink.outbox import BEHIND_WINDOW, Outbox
 from tests.support import records
 from wire.messages import Lane, SeqRange
 box = Outbox(Path(sys.argv[1]), SystemClock(), device="cell-1")

@@ -24,6 +24,7 @@ class FakeFleet:
         broker: where to connect; reconnected to for ever.
         lose: chance that an acknowledgement is not sent.
         repeat: chance that it is sent twice.
+        delay_s: how long each batch takes, as with a slow database.
         refuse: seqs of inspections that are refused.
     """
 
@@ -34,11 +35,13 @@ class FakeFleet:
         seed: int = 1,
         lose: float = 0.0,
         repeat: float = 0.0,
+        delay_s: float = 0.0,
         refuse: frozenset[int] = frozenset(),
         protocol: mqtt.MQTTProtocolVersion = mqtt.MQTTv311,
     ) -> None:
         self.lose = lose
         self.repeat = repeat
+        self.delay_s = delay_s
         self.answering = True
         self.rows: dict[tuple[str, str, Lane, int], bytes] = {}
         self.arrivals: list[tuple[float, Batch]] = []
@@ -99,6 +102,7 @@ class FakeFleet:
 
     def _on_message(self, client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
         address = topics.parse(message.topic)
+        time.sleep(self.delay_s)
         payload = bytes(message.payload)
         with self._changed:
             if address.topic.name == "state":
