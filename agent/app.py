@@ -6,7 +6,6 @@ import logging
 import platform
 import sys
 import threading
-from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
@@ -28,7 +27,7 @@ from agent.health import cores, memory, time_quality
 from agent.health.probes import Probes
 from agent.health.reporter import HIGH_WATER_KEY, Overview, Reporter
 from agent.inspection.records import TimeQuality
-from agent.inspection.setup import StationSetup, ViewSetup
+from agent.inspection.setup import own_setup
 from agent.inspection.stations import Stations
 from agent.inspection.worker import StationWorker
 from agent.keeper import Keeper
@@ -46,10 +45,8 @@ from agent.version import VERSION
 from agent.vision.runtime import RuntimeOptions
 from wire import mint
 from wire.deployment import DeploymentReport
-from wire.desired import Recipe, ViewRecipe
 from wire.inspection import Mode
 from wire.messages import Command, CommandName, Event, Lane, Reported, RunningModel, Severity
-from wire.sampling import SamplingPlan
 
 log = logging.getLogger(__name__)
 
@@ -227,7 +224,7 @@ class Agent:
             line=line,
             feeds=feeds,
             time_classes={view: info.time_class for view, info in opened.items()},
-            setup=_first_setup(station, self._sampling_salt()),
+            setup=own_setup(station, self._sampling_salt()),
             outbox=self._outbox,
             pictures=self._keeper_of_pictures,
             mint=self._mint,
@@ -318,15 +315,3 @@ def _thread_count(settings: Settings, station: StationSettings) -> int:
     if settings.runtime.station_threads is not None:
         return settings.runtime.station_threads
     return min(cores.usable(), _MOST_THREADS) if station.line.kind == "each_frame" else 1
-
-
-def _first_setup(station: StationSettings, salt: str) -> StationSetup:
-    """The station's own recipe, before the fleet has said anything; no view has a model yet."""
-    recipes: Mapping[str, ViewRecipe] = {
-        view.id: ViewRecipe(model=view.model, parameters=view.parameters) for view in station.views
-    }
-    return StationSetup(
-        recipe=Recipe(id="default", revision=0, views=dict(recipes)),
-        sampling=SamplingPlan(revision=0, salt=salt, floor_rate=station.floor_rate),
-        views=tuple(ViewSetup(view=view.id, model=view.model) for view in station.views),
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Protocol
 
 from agent.clock import Clock
@@ -91,22 +91,29 @@ class Keeper:
 
         try:
             while go_on() and self._runner.step(self._desired.current, go_on):
-                self._on_change()
+                self._apply()  # a recipe that waited for a model, or was refused by the former version, may fit now
         except LinesideError as error:
             log.error("A deployment waits: %s", error, extra={"event": "deployment.held"})  # noqa: TRY400
 
     def _boot(self) -> None:
         """Load what ran before, without a network; then apply what was last desired."""
         self._runner.recover()
-        for model in self._stations.models:
+        own = set(self._stations.models)
+        self._load(own)
+        self._apply()
+        others = set(self._stations.models) - own
+        if others:  # that only the fleet's recipes need
+            self._load(others)
+            self._apply()
+
+    def _load(self, models: Iterable[str]) -> None:
+        for model in sorted(models):
             for package in self._runner.boot_choices(model):
                 try:
                     self._stations.activate(package)
                     break
                 except LinesideError as error:
                     log.error("Model %s cannot be loaded: %s", model, error, extra={"event": "model.failed"})  # noqa: TRY400
-        self._apply()
-        self._on_change()
 
     def _refresh(self) -> bool:
         try:
@@ -124,7 +131,8 @@ class Keeper:
 
     def _apply(self) -> None:
         if self._desired.current is not None:
-            self.refusals = tuple(self._stations.apply(self._desired.current))
+            former, self.refusals = self.refusals, tuple(self._stations.apply(self._desired.current))
             for sentence in self.refusals:
-                log.warning("Refused: %s", sentence, extra={"event": "desired.refused"})
-            self._on_change()
+                if sentence not in former:
+                    log.warning("Refused: %s", sentence, extra={"event": "desired.refused"})
+        self._on_change()

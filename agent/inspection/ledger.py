@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from agent.inspection import account
 from wire.errors import LinesideError
-from wire.inspection import Inspection
+from wire.inspection import Inspection, Reason
 
 log = logging.getLogger(__name__)
 
@@ -27,13 +27,16 @@ class Outbox(Protocol):
 
 
 class Ledger:
-    """One station's records. A sequence that no record stands for is filled with NO_VERDICT(agent_down).
+    """One station's records. A sequence that no record stands for is filled with NO_VERDICT.
+
+    The reason tells who was away: `agent_down` for what the line counted before we met it, at the start or after a
+    connection was lost; `missed_trigger` for what it counted while we listened.
 
     A record the disk has no room for is owed: it is written before any later one, so that no later record can hide it.
     Beyond `MAX_OWED` records, and after a crash, the gap itself is what is left, and it is filled like any other.
 
     Args:
-        missed: makes the record of one missed part from run and sequence.
+        missed: makes the record of one missed part from run, sequence and reason.
         unrecorded: makes, of a record that found no room, the one that says so.
     """
 
@@ -41,7 +44,7 @@ class Ledger:
         self,
         station: str,
         outbox: Outbox,
-        missed: Callable[[str, int], Inspection],
+        missed: Callable[[str, int, Reason], Inspection],
         unrecorded: Callable[[Inspection], Inspection],
     ) -> None:
         self._station = station
@@ -50,6 +53,7 @@ class Ledger:
         self._unrecorded = unrecorded
         self._owed: deque[tuple[Inspection, str | None]] = deque()
         self._last = self._last_on_record()
+        self._met: tuple[str, int] | None = None
         self.missed_count = 0
 
     def meet(self, run: str, sequence: int) -> None:
@@ -57,6 +61,7 @@ class Ledger:
 
         A device that is new to a line has no part of its past to answer for.
         """
+        self._met = (run, sequence)
         if self._last is None:
             self._outbox.meta_set(self._first_met_key, f"{run} {sequence}")
             self._last = (run, sequence)
@@ -104,6 +109,8 @@ class Ledger:
         self._fill(run, sequence)
         self._outbox.put_inspection(inspection, line_run=run)
         self._last = (run, sequence)
+        if self._met is None or self._met[0] != run:
+            self._met = self._last  # a line that tells no position is met with its first trigger
 
     def _fill(self, run: str, sequence: int) -> None:
         """Record what passed before `sequence` and has no record."""
@@ -120,9 +127,16 @@ class Ledger:
             extra={"event": "parts.missed"},
         )
         for each in range(first, missed.last + 1):
-            self._outbox.put_inspection(self._missed(run, each), line_run=run)
+            self._outbox.put_inspection(self._missed(run, each, self._reason_of(run, each)), line_run=run)
             self._last = (run, each)
             self.missed_count += 1
+
+    def _reason_of(self, run: str, sequence: int) -> Reason:
+        """Why a sequence has no record: it was counted before we met the line, or while we listened."""
+        if self._met is None:
+            return Reason.AGENT_DOWN
+        met_run, met_at = self._met
+        return Reason.MISSED_TRIGGER if met_run == run and sequence > met_at else Reason.AGENT_DOWN
 
     def _last_on_record(self) -> tuple[str, int] | None:
         """The last trigger with a record, or where this outbox first met the line."""

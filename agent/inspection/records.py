@@ -9,8 +9,8 @@ from datetime import datetime
 from agent.capture.frame import Frame
 from agent.inspection import judge
 from agent.inspection.setup import StationSetup, ViewSetup
-from agent.line.trigger import Trigger
-from wire.inspection import Inspection, Reason, TimeSource, Verdict, ViewRecord
+from agent.line.trigger import Answer, Trigger
+from wire.inspection import Inspection, Reason, Route, TimeSource, Verdict, ViewRecord
 from wire.sampling import Draw
 
 
@@ -60,6 +60,13 @@ def view_without_verdict(view: ViewSetup, reason: Reason, frame: Frame | None = 
         width_px=width,
         height_px=height,
     )
+
+
+def route_of(verdict: Verdict, unsure: Route) -> Route:
+    """Return where the line shall send a part; without a verdict it is diverted, never accepted."""
+    if verdict is Verdict.UNSURE:
+        return unsure
+    return {Verdict.OK: Route.ACCEPT, Verdict.NG: Route.REJECT}.get(verdict, Route.DIVERT)
 
 
 def nothing(reason: Reason) -> judge.Judgement:
@@ -113,30 +120,61 @@ def inspection_of(
         views=tuple(one.record for one in seen),
         sampling=draw,
         total_ms=total_ms,
+        route=route_of(joined.verdict, setup.recipe.unsure),
     )
 
 
 def missed_inspection(
-    *, inspection_id: str, place: Place, setup: StationSetup, run: str, sequence: int, draw: Draw, now: datetime
+    *,
+    inspection_id: str,
+    place: Place,
+    setup: StationSetup,
+    trigger_id: str,
+    sequence: int | None,
+    reason: Reason,
+    draw: Draw,
+    now: datetime,
 ) -> Inspection:
-    """Return the record of a part that passed while nobody was looking."""
+    """Return the record of a part that passed while nobody was looking; nobody was told a route."""
     return Inspection(
         id=inspection_id,
         device=place.device,
         station=place.station,
         recipe=setup.recipe.id,
         recipe_revision=setup.recipe.revision,
-        trigger_id=f"{run}-{sequence}",
+        trigger_id=trigger_id,
         trigger_sequence=sequence,
         triggered_at=now,
         judged_at=now,
         time_source=TimeSource.SUSPECT,  # when the part passed is not known, only that it did
         verdict=Verdict.NO_VERDICT,
-        reason=Reason.AGENT_DOWN,
+        reason=reason,
         sampling=dataclasses.replace(draw, kept=False),
     )
 
 
 def as_unrecorded(inspection: Inspection) -> Inspection:
     """Return the record of a part that the line was told to divert because its verdict could not be recorded."""
-    return dataclasses.replace(inspection, verdict=Verdict.NO_VERDICT, reason=Reason.NOT_RECORDED)
+    return dataclasses.replace(inspection, verdict=Verdict.NO_VERDICT, reason=Reason.NOT_RECORDED, route=Route.DIVERT)
+
+
+def answer_of(
+    inspection: Inspection, trigger: Trigger, setup: StationSetup, *, recorded: bool, judged_ns: int
+) -> Answer:
+    """Return what the line is told of a part: what stands in its record.
+
+    Args:
+        recorded: the record was kept; otherwise `inspection` is the one that says so (`as_unrecorded`).
+        judged_ns: monotonic.
+    """
+    return Answer(
+        trigger=trigger,
+        inspection_id=inspection.id if recorded else "",
+        verdict=inspection.verdict,
+        reason=inspection.reason,
+        route=route_of(inspection.verdict, setup.recipe.unsure),
+        recipe=inspection.recipe,
+        score=inspection.score,
+        rule_fired=inspection.rule_fired,
+        judged_ns=judged_ns,
+    )

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
-from agent.inspection import judge
-from agent.inspection.setup import StationSetup, ViewSetup
+from agent.inspection.catalogue import Catalogue, Refused
+from agent.inspection.recipe_book import Loaded, RecipeBook, wanted_recipes
 from agent.inspection.worker import StationWorker
 from agent.vision import runtime
-from agent.vision.pipeline import Pipeline
-from wire.desired import Desired, Recipe, ViewRecipe
+from wire.desired import Desired, DesiredStation
 from wire.errors import LinesideError
-from wire.manifest import parameters_of
 from wire.package import Package
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _BUILD_NICENESS: Final = 5
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Loaded:
-    package: Package
-    session: runtime.Session
 
 
 class Stations:
@@ -42,41 +33,46 @@ class Stations:
     ) -> None:
         self._workers = workers
         self._options = options
+        self._loaded: dict[str, Loaded] = {}
+        self._books = {
+            station: RecipeBook(worker.own, worker.thread_count, deployment_of) for station, worker in workers.items()
+        }
         self._deployment_of = deployment_of
-        self._loaded: dict[str, _Loaded] = {}
 
     def activate(self, package: Package) -> str:
         """Build the session of a version beside the one in use, swap in every view, and close the old one.
+
+        Recipes that nothing was ever judged with, and that do not fit the manifest, are refused and stop nothing.
 
         Returns:
             The digest read from the session that now infers.
 
         Raises:
-            LinesideError: `deployment.out_of_bounds` where a recipe in force does not fit the new manifest,
+            LinesideError: `deployment.out_of_bounds` where a recipe that is loaded does not fit the new manifest,
                 `deployment.activation_failed`, or what loading raises; the old version goes on in each case.
         """
         name = package.manifest.name
         session = _at_low_priority(lambda: runtime.load(package, self._options))
         old = self._loaded.get(name)
-        loaded = _Loaded(package=package, session=session)
-        done: list[tuple[StationWorker, StationSetup]] = []
+        loaded = {**self._loaded, name: Loaded(package=package, session=session)}
+        done: list[tuple[StationWorker, Catalogue]] = []
         try:
-            setups = {
-                station: self._with_model(worker.setup, loaded, worker.thread_count)
+            catalogues = {
+                station: self._books[station].with_model(worker.catalogue, name, loaded)
                 for station, worker in self._workers.items()
-                if any(view.model == name for view in worker.setup.views)
+                if name in _models_of(worker.catalogue)
             }
-            for station, setup in setups.items():
+            for station, catalogue in catalogues.items():
                 worker = self._workers[station]
-                former = worker.setup
-                worker.replace_setup(setup)
+                former = worker.catalogue
+                worker.replace_catalogue(catalogue)
                 done.append((worker, former))
         except LinesideError:
             for worker, former in done:
-                worker.replace_setup(former)
+                worker.replace_catalogue(former)
             session.close()
             raise
-        self._loaded[name] = loaded
+        self._loaded = loaded
         if old is not None:
             old.session.close()
         runtime.trim()  # what optimising the graph took, and what the old session held
@@ -84,9 +80,16 @@ class Stations:
         return session.digest
 
     def inferring(self, model: str) -> str | None:
-        """Return the digest of the session that every view of this model infers with; None where they differ."""
+        """Return the digest of the session that every view of this model infers with; None where they differ.
+
+        Recipes that were refused have no session and judge nothing.
+        """
         digests = {
-            view.digest for worker in self._workers.values() for view in worker.setup.views if view.model == model
+            view.digest
+            for worker in self._workers.values()
+            for setup in worker.catalogue.setups.values()
+            for view in setup.views
+            if view.model == model and view.digest is not None
         }
         return digests.pop() if len(digests) == 1 else None
 
@@ -102,72 +105,54 @@ class Stations:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Names of all models the stations' recipes need."""
-        return tuple(sorted({view.model for worker in self._workers.values() for view in worker.setup.views}))
+        """Names of all models that any recipe of the stations needs."""
+        return tuple(sorted(set().union(*(_models_of(worker.catalogue) for worker in self._workers.values()))))
 
     def apply(self, desired: Desired) -> list[str]:
-        """Apply recipes and sampling plans; return a sentence for each one that was refused and left as it was."""
-        refused: list[str] = []
-        for wanted in desired.stations:
-            worker = self._workers.get(wanted.station)
-            if worker is None:
-                refused.append(f"This device has no station {wanted.station}.")
-                continue
-            setup = worker.setup
+        """Apply all recipes and sampling plans; return a sentence for each one that was refused.
+
+        The fleet's recipes replace the device's own of the same id; a station the document does not name has its own
+        only. What is refused changes nothing: an earlier revision stays as it was, the other recipes are applied.
+        """
+        named = {wanted.station: wanted for wanted in desired.stations}
+        sentences = [f"This device has no station {station}." for station in named if station not in self._workers]
+        for station, worker in self._workers.items():
+            sentences += self._apply_to(worker, self._books[station], named.get(station))
+        return sentences
+
+    def _apply_to(self, worker: StationWorker, book: RecipeBook, wanted: DesiredStation | None) -> list[str]:
+        recipes, clashing = wanted_recipes(book.own.recipe, wanted.recipes if wanted is not None else ())
+        plan = wanted.sampling if wanted is not None and wanted.sampling is not None else book.own.sampling
+        former = worker.catalogue
+        catalogue = book.catalogue_of(recipes, clashing, plan, former, self._loaded)
+        if not _is_same(catalogue, former):
             try:
-                recipe = next((recipe for recipe in wanted.recipes if recipe.id == setup.recipe.id), None)
-                if recipe is not None and recipe != setup.recipe:
-                    setup = self._with_recipe(setup, recipe, worker.thread_count)
-                if wanted.sampling is not None and wanted.sampling != setup.sampling:
-                    setup = dataclasses.replace(setup, sampling=wanted.sampling)
-                if setup is not worker.setup:
-                    worker.replace_setup(setup)
-                    log.info("Station %s has a new setup.", wanted.station, extra={"event": "station.changed"})
+                worker.replace_catalogue(catalogue)
             except LinesideError as error:
-                refused.append(error.message)
-        return refused
-
-    def _with_model(self, setup: StationSetup, loaded: _Loaded, thread_count: int) -> StationSetup:
-        views = tuple(
-            self._view(view.view, setup.recipe.views[view.view], loaded, thread_count)
-            if view.model == loaded.package.manifest.name
-            else view
-            for view in setup.views
-        )
-        return dataclasses.replace(setup, views=views)
-
-    def _with_recipe(self, setup: StationSetup, recipe: Recipe, thread_count: int) -> StationSetup:
-        known = {view.view for view in setup.views}
-        if set(recipe.views) != known:
-            raise LinesideError(
-                "config.invalid_value",
-                f"Recipe {recipe.id} names the views {_list(recipe.views)}, the station has {_list(known)}.",
-            )
-        views = tuple(
-            self._view(
-                view.view, recipe.views[view.view], self._loaded.get(recipe.views[view.view].model), thread_count
-            )
-            for view in setup.views
-        )
-        return dataclasses.replace(setup, recipe=recipe, views=views)
-
-    def _view(self, view: str, recipe: ViewRecipe, loaded: _Loaded | None, thread_count: int) -> ViewSetup:
-        if loaded is None:
-            return ViewSetup(view=view, model=recipe.model)
-        parameters, refused = parameters_of(loaded.package.manifest, recipe.parameters)
-        if refused:
-            raise LinesideError("deployment.out_of_bounds", f"View {view}: {' '.join(refused)}")
-        return ViewSetup(
-            view=view,
-            model=recipe.model,
-            pipelines=tuple(Pipeline(loaded.session, loaded.package, parameters) for _ in range(thread_count)),
-            rules=judge.rules_of(loaded.package.manifest, parameters),
-            deployment_id=self._deployment_of(recipe.model, loaded.package.digest),
-        )
+                return [error.message]
+            log.info("A station has new recipes.", extra={"event": "station.changed"})
+        return [
+            f"{_title(refused, catalogue)}: {refused.why}" for _, refused in sorted(worker.catalogue.refused.items())
+        ]
 
 
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "none"
+def _title(refused: Refused, catalogue: Catalogue) -> str:
+    kept = catalogue.setups.get(refused.recipe.id)
+    stays = f"; revision {kept.recipe.revision} stays" if kept is not None and kept.ready else ""
+    return f"Recipe {refused.recipe.id}, revision {refused.recipe.revision}{stays}"
+
+
+def _is_same(one: Catalogue, other: Catalogue) -> bool:
+    """Tell whether nothing would change; which recipe is in force, and what was kept for it, is the station's."""
+    if any(name in one.setups for name in other.removed):
+        return False
+    setups = {name: setup for name, setup in other.setups.items() if name not in other.removed}
+    return dict(one.setups) == setups and dict(one.refused) == dict(other.refused)
+
+
+def _models_of(catalogue: Catalogue) -> set[str]:
+    named = {view.model for setup in catalogue.setups.values() for view in setup.views}
+    return named | {view.model for refused in catalogue.refused.values() for view in refused.recipe.views.values()}
 
 
 def _at_low_priority(build: Callable[[], T]) -> T:

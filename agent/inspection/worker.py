@@ -3,6 +3,8 @@
 Taking a trigger with its frames is done by one thread at a time; judging runs side by side; records and verdicts leave
 in the order of the triggers. What must not change: judge, record handed to the outbox, then the verdict leaves. A part
 whose record cannot be kept gets NO_VERDICT, since a verdict nobody can account for is worth less than a diverted part.
+
+Models and recipes change between two parts only, and each part keeps the setup it was taken with to its record.
 """
 
 from __future__ import annotations
@@ -10,33 +12,46 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from agent.capture.feed import Feed, Lease
 from agent.capture.frame import Ended, Frame, TimeClass
 from agent.clock import Clock
-from agent.inspection import judge, records, regions
+from agent.inspection import part as parts
+from agent.inspection import readiness, records
+from agent.inspection.catalogue import Catalogue, RecipeListing
+from agent.inspection.changeover import SWAP_TIMEOUT_S, Changeover, Tell
 from agent.inspection.frames import FrameFinder
 from agent.inspection.ledger import Ledger, Outbox
+from agent.inspection.part import Part
 from agent.inspection.records import Place, Seen, TimeQuality
-from agent.inspection.setup import StationSetup, ViewSetup
+from agent.inspection.setup import StationSetup
 from agent.inspection.tally import Tally
-from agent.line.trigger import Answer, Line, LinePosition, StationState, Trigger
+from agent.inspection.turns import Turns
+from agent.inspection.view_judge import ViewJudge
+from agent.line.trigger import (
+    Line,
+    LineEvent,
+    LinePosition,
+    Output,
+    RecipeRequest,
+    StationState,
+    Trigger,
+    TriggerKind,
+)
 from agent.settings import StationSettings
 from agent.threads import Worker
 from wire import sampling
 from wire.errors import LinesideError
-from wire.inspection import Inspection, Reason, Route, Timings, Verdict
+from wire.inspection import Inspection, Reason
+from wire.messages import Severity
 from wire.mint import Mint
-from wire.sampling import Draw
 
 log = logging.getLogger(__name__)
 
 _TAKE_TIMEOUT_S: Final = 0.2
-_SWAP_TIMEOUT_S: Final = 10.0
 
 
 class Pictures(Protocol):
@@ -45,22 +60,16 @@ class Pictures(Protocol):
     def keep(self, frame: Frame) -> Future[str | None]: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
-    """One part on its way: the ticket is its place in the order of records."""
-
-    ticket: int
-    id: str
-    trigger: Trigger
-    setup: StationSetup
-    draw: Draw
-    frames: tuple[Lease | Reason, ...]
-    retrieve_ms: float
-    pictures: tuple[Future[str | None] | None, ...]
-
-
 class StationWorker:
-    """Judges parts at one station for ever, with the setup in force between two parts."""
+    """Judges parts at one station for ever, with the recipe in force between two parts.
+
+    Args:
+        setup: the device's own recipe; the fleet's come with `replace_catalogue`.
+        thread_count: threads that will call `run`, each with its number.
+        outputs: who else is told each verdict; none of them may block.
+        turns: the cores, shared with the device's other stations; without them each thread has a core of its own.
+        tell: makes an event for people of its name, severity and text.
+    """
 
     def __init__(
         self,
@@ -77,59 +86,102 @@ class StationWorker:
         clock: Clock,
         time_quality: Callable[[], TimeQuality],
         thread_count: int = 1,
+        outputs: Sequence[Output] = (),
+        turns: Turns | None = None,
+        tell: Tell | None = None,
     ) -> None:
         self.thread_count = thread_count
         self._place = Place(device=device, station=settings.id)
         self._settings = settings
         self._line = line
-        self._finder = FrameFinder(feeds, time_classes, settings.frame_tolerance_ms, clock)
+        self._outputs = tuple(outputs)
+        latencies_ms = {view.id: view.source.stream_latency_ms for view in settings.views}
+        self._finder = FrameFinder(feeds, time_classes, settings.frame_tolerance_ms, clock, latencies_ms)
+        self._timeless = readiness.timeless_views(settings.line, time_classes)
+        self._arrival_only = tuple(view for view, known in time_classes.items() if known is TimeClass.ARRIVAL_ONLY)
         self._pictures = pictures
         self._mint = mint
         self._clock = clock
         self._time_quality = time_quality
-        self._setup = setup
-        self._pending: StationSetup | None = None
-        self._taken = threading.Event()
         self._take_lock = threading.Lock()
         self._order = threading.Condition()
         self._next_ticket = 0
         self._turn = 0
+        self._told: StationState | None = None
         self._ledger = Ledger(settings.id, outbox, self._missed, records.as_unrecorded)
         self._last_trigger: tuple[str, int] | None = None
         self.tally = Tally()
         self.ended = threading.Event()
+        self._judge = ViewJudge(turns or Turns(thread_count, clock), self.tally, clock)
+        self._changeover = Changeover(
+            station=settings.id,
+            own=setup,
+            feeds=feeds,
+            marks=outbox,
+            clock=clock,
+            await_parts=self._await_all,
+            announce=self._announce,
+            tell=tell or _tell_nobody,
+        )
+
+    @property
+    def own(self) -> StationSetup:
+        """What the device's own file says of this station."""
+        return self._changeover.own
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """All recipes, and which is in force."""
+        return self._changeover.catalogue
 
     @property
     def setup(self) -> StationSetup:
         """The setup the next part is judged with."""
-        return self._setup
+        return self._changeover.catalogue.current
 
     @property
     def missed_count(self) -> int:
         """Parts recorded as passed uninspected since the agent started."""
         return self._ledger.missed_count
 
-    def replace_setup(self, setup: StationSetup, timeout_s: float = _SWAP_TIMEOUT_S) -> None:
-        """Have the worker take a new setup between two parts, and wait until it did.
+    def state(self) -> StationState:
+        """Return what the line is told of the station."""
+        trouble = self._changeover.changing
+        if self.ended.is_set():
+            trouble = "The sources have ended."
+        return readiness.state_of(self._changeover.catalogue, self._timeless, trouble)
+
+    def recipes(self) -> tuple[RecipeListing, ...]:
+        """Return the station's recipes, those that were refused included."""
+        return self._changeover.catalogue.listing()
+
+    def replace_catalogue(self, catalogue: Catalogue, timeout_s: float = SWAP_TIMEOUT_S) -> None:
+        """Have the worker take new setups between two parts, and wait until it did. The recipe in force stays.
 
         Raises:
             LinesideError: `deployment.activation_failed` where the worker does not come back from a part in time.
         """
+        if not self.ended.is_set():
+            try:
+                self._changeover.want(catalogue, timeout_s)
+            except LinesideError:
+                if not self.ended.is_set():
+                    raise
+            else:
+                return
+        self._changeover.install(catalogue)
+
+    def replace_setup(self, setup: StationSetup, timeout_s: float = SWAP_TIMEOUT_S) -> None:
+        """Replace one recipe's setup; see `replace_catalogue`."""
+        catalogue = self._changeover.catalogue
+        setups = {**catalogue.setups, setup.recipe.id: setup}
+        self.replace_catalogue(dataclasses.replace(catalogue, setups=setups), timeout_s)
+
+    def request_recipe(self, request: RecipeRequest, timeout_s: float = SWAP_TIMEOUT_S) -> str:
+        """Have the worker take a recipe between two parts, and wait; return why not, empty where it is in force."""
         if self.ended.is_set():
-            self._setup = setup
-            return
-        with self._order:
-            self._pending = setup
-            self._taken.clear()
-        if not self._taken.wait(timeout_s) and not self.ended.is_set():
-            with self._order:
-                if self._pending is setup:
-                    self._pending = None
-                    raise LinesideError(
-                        "deployment.activation_failed",
-                        f"Station {self._settings.id} did not finish its part within {timeout_s:g} s.",
-                        "See whether a camera or the model hangs.",
-                    )
+            return "The sources have ended."
+        return self._changeover.ask(request, timeout_s)
 
     def run(self, worker: Worker, number: int = 0) -> None:
         """Carry parts on one of the station's threads until told to stop or the sources have ended.
@@ -153,37 +205,48 @@ class StationWorker:
 
     # Taking: one thread at a time
 
-    def _take(self, worker: Worker) -> _Part | None:
-        self._take_pending()
+    def _take(self, worker: Worker) -> Part | None:
+        self._take_wishes()
         if self.ended.is_set():
             return None
-        if self._settings.line.kind == "each_frame" and not self._setup.ready:
+        if self._settings.line.kind == "each_frame" and not self.setup.ready:
+            self._changeover.take_asked(None)
             self._clock.wait(worker.stop, _TAKE_TIMEOUT_S)  # a clip waits until there is a model to judge it with
             return None
         event = self._line.take(_TAKE_TIMEOUT_S)
-        self._take_pending()
-        if isinstance(event, LinePosition):
-            self._await_all()
-            self._ledger.meet(event.run, event.sequence)
-            return None
-        return self._part_of(event) if isinstance(event, Trigger) and not self._is_repeat(event) else None
+        self._take_wishes()
+        self._changeover.take_asked(event)
+        return self._part_from(event)
 
-    def _take_pending(self) -> None:
-        """Between two parts is where no part is on its way: only then the old setup is used by nobody."""
-        if self._pending is not None:
-            self._await_all()
-            with self._order:
-                if self._pending is not None:
-                    self._setup, self._pending = self._pending, None
-                    self._taken.set()
-        self._line.set_state(
-            StationState(
-                ready=self._setup.ready,
-                not_ready="" if self._setup.ready else "A view has no model.",
-                recipe=self._setup.recipe.id,
-                recipe_number=self._setup.recipe.number or 0,
-            )
-        )
+    def _take_wishes(self) -> None:
+        again = self._changeover.take_catalogue()
+        if again is not None:
+            self._obey(again)
+        self._announce()
+
+    def _part_from(self, event: LineEvent | None) -> Part | None:
+        match event:
+            case Trigger():
+                return None if self._is_repeat(event) else self._part_of(event)
+            case LinePosition():
+                self._await_all()
+                self._ledger.meet(event.run, event.sequence)
+            case RecipeRequest():
+                self._obey(event)
+        return None
+
+    def _obey(self, request: RecipeRequest) -> None:
+        """Whoever asked learns of it before the station says that it is ready again."""
+        self._line.answer_recipe(request, self._changeover.obey(request))
+        self._announce()
+
+    def _announce(self) -> None:
+        state = self.state()
+        self._line.set_state(state)
+        if state != self._told:
+            self._told = state
+            for output in self._outputs:
+                output.set_state(state)
 
     def _is_repeat(self, trigger: Trigger) -> bool:
         if trigger.sequence is None:
@@ -198,32 +261,29 @@ class StationWorker:
             self._last_trigger = (trigger.run, trigger.sequence)
         return repeated
 
-    def _part_of(self, trigger: Trigger) -> _Part | None:
+    def _part_of(self, trigger: Trigger) -> Part | None:
         """Find the part's frames; None where the sources have ended."""
-        setup = self._setup
-        wait_ms = self._settings.frame_wait_ms or self._settings.deadline_ms / 2
-        until_ns = trigger.at_ns + int(wait_ms * 1e6)
+        setup = self._changeover.setup_for(trigger)
         started_ns = self._clock.monotonic_ns()
-        frames: list[Lease | Reason] = []
-        for view in setup.views:
-            found = self._finder.find(view.view, trigger, until_ns)
-            if isinstance(found, Ended):
-                for frame in frames:
-                    if isinstance(frame, Lease):
-                        frame.not_used()
-                self.ended.set()
-                return None
-            frames.append(found)
+        views = [view.view for view in setup.views]
+        until_ns = self._frames_until_ns(trigger, standstill=setup.recipe.standstill)
+        found = self._finder.find(views, trigger, until_ns, standstill=setup.recipe.standstill)
+        if isinstance(found, Ended):
+            self.ended.set()
+            self._announce()
+            return None
+        frames = tuple(found[view] for view in views)
         self.tally.received += 1
         inspection_id = self._mint.uuid7()
         draw = sampling.draw(setup.sampling, inspection_id)
-        part = _Part(
+        part = Part(
             ticket=self._next_ticket,
             id=inspection_id,
             trigger=trigger,
+            due_ns=trigger.at_ns + int(self._settings.deadline_ms * 1e6),
             setup=setup,
             draw=draw,
-            frames=tuple(frames),
+            frames=frames,
             retrieve_ms=(self._clock.monotonic_ns() - started_ns) / 1e6,
             pictures=tuple(
                 self._pictures.keep(frame.frame) if draw.kept and isinstance(frame, Lease) else None for frame in frames
@@ -232,61 +292,42 @@ class StationWorker:
         self._next_ticket += 1
         return part
 
+    def _frames_until_ns(self, trigger: Trigger, *, standstill: bool) -> int:
+        """Up to when a part's frames are waited for: the same instant for all views, so that the verdict of those that
+        have theirs is still in time. A picture of a part that stands still comes through a stream, which takes longer.
+        """
+        wait_ms = self._settings.frame_wait_ms or self._settings.deadline_ms / 2
+        if standstill and trigger.kind is TriggerKind.PART:
+            wait_ms += max((self._finder.latency_ms(view) for view in self._arrival_only), default=0.0)
+        return trigger.at_ns + int(min(wait_ms, self._settings.deadline_ms) * 1e6)
+
     # Judging: side by side
 
-    def _carry(self, part: _Part, number: int) -> None:
+    def _carry(self, part: Part, number: int) -> None:
+        answered = False
         try:
             seen = [
-                self._see(view, frame, part, number) for view, frame in zip(part.setup.views, part.frames, strict=True)
+                self._judge.see(view, frame, number=number, due_ns=part.due_ns, retrieve_ms=part.retrieve_ms)
+                for view, frame in zip(part.setup.views, part.frames, strict=True)
             ]
-            seen, kept = _with_pictures(seen, part)
+            seen, kept = parts.with_pictures(seen, part)
             self._await_turn(part.ticket)
+            answered = True
             self._record_and_answer(part, seen, kept=kept)
         finally:
-            for frame in part.frames:
-                if isinstance(frame, Lease):
-                    frame.release()
+            parts.release(part)
             self._await_turn(part.ticket)
-            with self._order:
-                self._turn = part.ticket + 1
-                self._order.notify_all()
-
-    def _see(self, view: ViewSetup, frame: Lease | Reason, part: _Part, number: int) -> Seen:
-        if isinstance(frame, Reason):
-            return Seen(record=records.view_without_verdict(view, frame), judgement=records.nothing(frame))
-        picture = frame.frame
-        if not view.pipelines or view.rules is None:
-            record = records.view_without_verdict(view, Reason.NO_MODEL, picture)
-            return Seen(record=record, judgement=records.nothing(Reason.NO_MODEL))
-        record = records.view_without_verdict(view, Reason.RUNTIME_ERROR, picture)
-        try:
-            look = view.pipelines[number].look(picture.image_bgr)
-        except LinesideError as error:
-            log.warning("View %s has no verdict: %s", view.view, error, extra={"event": "view.failed"})
-            return Seen(record=record, judgement=records.nothing(Reason.RUNTIME_ERROR))
-        started_ns = self._clock.monotonic_ns()
-        judgement = judge.judge(look.findings, view.rules, regions.size_of(picture.image_bgr))
-        timings = Timings(
-            retrieve=part.retrieve_ms,
-            preprocess=look.preprocess_ms,
-            run=look.run_ms,
-            decode=look.decode_ms,
-            judge=(self._clock.monotonic_ns() - started_ns) / 1e6,
-        )
-        self.tally.time(timings)
-        record = dataclasses.replace(
-            record,
-            verdict=judgement.verdict,
-            score=judgement.score,
-            reason=judgement.reason,
-            findings=look.findings if isinstance(look.findings, tuple) else (),
-            timings_ms=timings,
-        )
-        return Seen(record=record, judgement=judgement)
+            try:
+                if not answered:  # a fault of ours: the thread starts anew, the part has its record all the same
+                    self._record_and_answer(part, parts.without_verdict(part), kept=False)
+            finally:
+                with self._order:
+                    self._turn = part.ticket + 1
+                    self._order.notify_all()
 
     # Recording: in the order of the triggers
 
-    def _record_and_answer(self, part: _Part, seen: list[Seen], *, kept: bool) -> None:
+    def _record_and_answer(self, part: Part, seen: list[Seen], *, kept: bool) -> None:
         trigger = part.trigger
         now_ns = self._clock.monotonic_ns()
         inspection = records.inspection_of(
@@ -299,36 +340,29 @@ class StationWorker:
             quality=self._time_quality(),
             now=self._clock.now_utc(),
             total_ms=(now_ns - trigger.at_ns) / 1e6,
-            late=now_ns > trigger.at_ns + int(self._settings.deadline_ms * 1e6),
+            late=now_ns > part.due_ns,
         )
         recorded = self._ledger.write(inspection, trigger.run)
-        verdict = inspection.verdict if recorded else Verdict.NO_VERDICT
-        self._line.answer(
-            Answer(
-                trigger=trigger,
-                inspection_id=inspection.id if recorded else "",
-                verdict=verdict,
-                reason=inspection.reason if recorded else Reason.NOT_RECORDED,
-                route=route_of(verdict, part.setup.recipe.unsure),
-                recipe=inspection.recipe,
-                score=inspection.score,
-                rule_fired=inspection.rule_fired,
-                judged_ns=now_ns,
-            )
-        )
         if not recorded:
+            inspection = records.as_unrecorded(inspection)
             self.tally.unrecorded += 1
-        self.tally.count(verdict, (self._clock.monotonic_ns() - trigger.at_ns) / 1e6)
+        answer = records.answer_of(inspection, trigger, part.setup, recorded=recorded, judged_ns=now_ns)
+        self._line.answer(answer)
+        for output in self._outputs:
+            output.answer(answer)
+        latency_ms = (self._clock.monotonic_ns() - trigger.at_ns) / 1e6
+        self.tally.count(inspection.verdict, latency_ms, inspection.reason)
 
-    def _missed(self, run: str, sequence: int) -> Inspection:
+    def _missed(self, run: str, sequence: int, reason: Reason) -> Inspection:
         inspection_id = self._mint.uuid7()
         return records.missed_inspection(
             inspection_id=inspection_id,
             place=self._place,
-            setup=self._setup,
-            run=run,
+            setup=self.setup,
+            trigger_id=f"{run}-{sequence}",
             sequence=sequence,
-            draw=sampling.draw(self._setup.sampling, inspection_id),
+            reason=reason,
+            draw=sampling.draw(self.setup.sampling, inspection_id),
             now=self._clock.now_utc(),
         )
 
@@ -341,23 +375,5 @@ class StationWorker:
         self._await_turn(self._next_ticket)
 
 
-def route_of(verdict: Verdict, unsure: Route) -> Route:
-    """Return where the line shall send a part; without a verdict it is diverted, never accepted."""
-    if verdict is Verdict.UNSURE:
-        return unsure
-    return {Verdict.OK: Route.ACCEPT, Verdict.NG: Route.REJECT}.get(verdict, Route.DIVERT)
-
-
-def _with_pictures(seen: list[Seen], part: _Part) -> tuple[list[Seen], bool]:
-    """Name the kept pictures in their records; a part counts as kept only if each of its pictures found room."""
-    if not any(picture is not None for picture in part.pictures):
-        return seen, False
-    digests = [picture.result() if picture is not None else None for picture in part.pictures]
-    kept = all(
-        digest is not None for digest, frame in zip(digests, part.frames, strict=True) if isinstance(frame, Lease)
-    )
-    named = [
-        dataclasses.replace(one, record=dataclasses.replace(one.record, picture_digest=digest))
-        for one, digest in zip(seen, digests, strict=True)
-    ]
-    return named, kept
+def _tell_nobody(name: str, severity: Severity, text: str) -> None:
+    """Where nobody collects events."""

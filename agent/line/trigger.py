@@ -14,7 +14,8 @@ class TriggerKind(enum.StrEnum):
     """How a trigger's moment stands to the part's frames."""
 
     PART = "part"  # a part is there at this very moment: its frame must be of this moment
-    NEXT_FRAME = "next_frame"  # whatever the view shows next: clips, intervals
+    NEXT_FRAME = "next_frame"  # the next frame in its order, whenever it was taken: clips
+    FRESH_FRAME = "fresh_frame"  # the first frame exposed after it: intervals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,7 @@ class Trigger:
         run: the run of the controller the sequence belongs to; empty where the trigger has no sequence.
         sequence: the line's own count, from 1 in each run.
         at_ns: monotonic clock of this device at the trigger.
+        seen_by: the view in whose frames the part was found; its next frame is the very one that shows it.
     """
 
     id: str
@@ -38,6 +40,7 @@ class Trigger:
     lot: str | None = None
     mode: Mode = Mode.PRODUCTION
     kind: TriggerKind = TriggerKind.PART
+    seen_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -181,6 +181,14 @@ class Pipeline:
         kept = nms.suppress(candidates, iou_threshold=self._iou_threshold, class_agnostic=self._class_agnostic)
         return steps.look(*self._findings(candidates, kept, self._box_space(geometry)))
 
+    def share_memory_with(self, other: Pipeline) -> None:
+        """Fill the other's tensor instead of one of its own.
+
+        Args:
+            other: of the same package; both must only ever be used by one thread, one after the other.
+        """
+        self._preprocess = other._preprocess
+
     def close(self) -> None:
         """Free the session."""
         self._session.close()

@@ -134,13 +134,13 @@ def test_a_part_that_cannot_be_recorded_is_diverted() -> None:
     assert worker.tally.unrecorded == 1
 
 
-def test_parts_missed_while_running_are_recorded_as_agent_down() -> None:
+def test_parts_missed_while_running_are_recorded_as_missed_triggers() -> None:
     events = [trigger(1), trigger(4)]
     line, outbox = ScriptedLine(LinePosition(run="r1", sequence=0), *events), MemoryOutbox()
     worker = worker_of(line, {"top": [frame_of(event, score_percent=10) for event in events]}, outbox=outbox)
     run_until(worker, lambda: len(outbox.inspections) == 4)
     assert [one.trigger_sequence for one in outbox.inspections] == [1, 2, 3, 4]
-    assert [one.reason for one in outbox.inspections[1:3]] == [Reason.AGENT_DOWN] * 2
+    assert [one.reason for one in outbox.inspections[1:3]] == [Reason.MISSED_TRIGGER] * 2
     assert [one.trigger_id for one in outbox.inspections] == ["r1-1", "r1-2", "r1-3", "r1-4"]
 
 
@@ -305,7 +305,7 @@ def test_a_swap_waits_for_every_part_on_its_way() -> None:
     assert set(digests[recorded:]) <= {"b" * 64}
 
 
-def test_a_thread_that_fails_unexpectedly_leaves_a_gap_that_is_filled() -> None:
+def test_a_part_whose_thread_fails_unexpectedly_has_its_record_and_its_answer() -> None:
     class Broken(FakePipeline):
         def look(self, image_bgr: Any) -> Look:
             if image_bgr[0, 0, 0] == 66:
@@ -318,4 +318,7 @@ def test_a_thread_that_fails_unexpectedly_leaves_a_gap_that_is_filled() -> None:
     line, outbox = ScriptedLine(LinePosition(run="r1", sequence=0), *events), MemoryOutbox()
     worker = worker_of(line, {"top": frames}, outbox=outbox, setup=setup_of("top", pipeline=Broken()), deadline_ms=2000)
     run_until(worker, lambda: len(outbox.inspections) == 3)
-    assert [one.reason for one in outbox.inspections] == [Reason.NONE, Reason.AGENT_DOWN, Reason.NONE]
+    assert [one.reason for one in outbox.inspections] == [Reason.NONE, Reason.RUNTIME_ERROR, Reason.NONE]
+    assert [verdict for _, verdict in line.answers] == [Verdict.OK, Verdict.NO_VERDICT, Verdict.OK]
+    assert worker.tally.received == worker.tally.answered == 3
+    assert worker._finder._feeds["top"].counts().waiting == 0, "a frame was not given back"

@@ -1,0 +1,184 @@
+"""Builds one station's catalogue: every recipe it is given, ready to judge with, or refused with the reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from agent.inspection import judge
+from agent.inspection.catalogue import Catalogue, Refused
+from agent.inspection.setup import StationSetup, ViewSetup
+from agent.vision import runtime
+from agent.vision.pipeline import Pipeline
+from wire import recipes as clashing
+from wire.desired import Recipe, ViewRecipe
+from wire.errors import LinesideError
+from wire.manifest import parameters_of
+from wire.package import Package
+from wire.sampling import SamplingPlan
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A version whose session is there."""
+
+    package: Package
+    session: runtime.Session
+
+
+def wanted_recipes(own: Recipe, given: Sequence[Recipe]) -> tuple[list[Recipe], list[Refused]]:
+    """Return the recipes a station is to have, and those that cannot stand beside another.
+
+    The device's own recipe is always among them, unless one of its id is given. Where one number or code would ask for
+    two recipes, neither is taken: which one was meant nobody can tell.
+    """
+    named = {recipe.id: recipe for recipe in given}
+    wanted = list({own.id: own, **named}.values())
+    refused: dict[str, Refused] = {}
+    for one, other in itertools.combinations(wanted, 2):
+        why = " ".join(clashing.clashes((one, other)))
+        if why:
+            refused |= {recipe.id: Refused(recipe=recipe, why=why) for recipe in (one, other)}
+    for recipe in given:
+        if recipe is not named[recipe.id]:
+            refused[recipe.id] = Refused(recipe=recipe, why="The recipe stands twice in the document.")
+    return [recipe for recipe in wanted if recipe.id not in refused], list(refused.values())
+
+
+class RecipeBook:
+    """Used by the deploy thread only.
+
+    Args:
+        own: what the device's file says of the station.
+        thread_count: of the station; each thread has pipelines of its own.
+        deployment_of: the deployment that brought a version, by model and digest.
+    """
+
+    def __init__(self, own: StationSetup, thread_count: int, deployment_of: Callable[[str, str], str | None]) -> None:
+        self.own = own
+        self._thread_count = thread_count
+        self._deployment_of = deployment_of
+        self._first: dict[tuple[str, int, str], Pipeline] = {}
+
+    def catalogue_of(
+        self,
+        wanted: Iterable[Recipe],
+        refused: Iterable[Refused],
+        plan: SamplingPlan,
+        former: Catalogue,
+        loaded: Mapping[str, Loaded],
+    ) -> Catalogue:
+        """Return the catalogue of these recipes; what has not changed is taken over as it is.
+
+        Args:
+            refused: already; their earlier revisions stay, as do those of recipes that are refused now.
+            former: what the station has; which recipe is in force is its own business.
+        """
+        setups: dict[str, StationSetup] = {}
+        turned_down = {one.recipe.id: one for one in refused}
+        for recipe in wanted:
+            known = former.setups.get(recipe.id)
+            if known is not None and known.recipe == recipe and _is_up_to_date(known, loaded):
+                setups[recipe.id] = known
+                if recipe.id in former.refused and not known.ready:
+                    turned_down[recipe.id] = former.refused[recipe.id]
+                continue
+            try:
+                setups[recipe.id] = self._setup(recipe, plan, loaded)
+            except LinesideError as error:
+                turned_down[recipe.id] = Refused(recipe=recipe, why=error.message)
+        for name in turned_down:
+            if name not in setups and name in former.setups:
+                setups[name] = former.setups[name]
+        self._refuse_newcomers(setups, turned_down, former)
+        setups = {
+            name: setup if setup.sampling == plan else dataclasses.replace(setup, sampling=plan)
+            for name, setup in setups.items()
+        }
+        setups.setdefault(self.own.recipe.id, dataclasses.replace(self.own, sampling=plan))
+        return Catalogue(setups=setups, active=former.active, refused=turned_down)
+
+    def with_model(self, catalogue: Catalogue, model: str, loaded: Mapping[str, Loaded]) -> Catalogue:
+        """Return the catalogue with a model's new version in every view that names it.
+
+        Raises:
+            LinesideError: `deployment.out_of_bounds` where a recipe that judges with the model does not fit.
+        """
+        setups = dict(catalogue.setups)
+        refused = dict(catalogue.refused)
+        for name, setup in catalogue.setups.items():
+            mine = [view for view in setup.views if view.model == model]
+            if not mine:
+                continue
+            try:
+                views = tuple(
+                    self._view(view.view, setup.recipe.views[view.view], loaded) if view in mine else view
+                    for view in setup.views
+                )
+            except LinesideError as error:
+                if any(view.pipelines for view in mine):
+                    raise
+                refused[name] = Refused(recipe=setup.recipe, why=error.message)
+                continue
+            setups[name] = dataclasses.replace(setup, views=views)
+        return dataclasses.replace(catalogue, setups=setups, refused=refused)
+
+    def _setup(self, recipe: Recipe, plan: SamplingPlan, loaded: Mapping[str, Loaded]) -> StationSetup:
+        known = {view.view for view in self.own.views}
+        if set(recipe.views) != known:
+            raise LinesideError(
+                "config.invalid_value",
+                f"Recipe {recipe.id} names the views {_list(recipe.views)}, the station has {_list(known)}.",
+            )
+        return StationSetup(
+            recipe=recipe,
+            sampling=plan,
+            views=tuple(self._view(view.view, recipe.views[view.view], loaded) for view in self.own.views),
+        )
+
+    def _view(self, view: str, recipe: ViewRecipe, loaded: Mapping[str, Loaded]) -> ViewSetup:
+        version = loaded.get(recipe.model)
+        if version is None:
+            return ViewSetup(view=view, model=recipe.model)
+        parameters, refused = parameters_of(version.package.manifest, recipe.parameters)
+        if refused:
+            raise LinesideError("deployment.out_of_bounds", f"View {view}: {' '.join(refused)}")
+        self._forget_all_but(loaded)
+        return ViewSetup(
+            view=view,
+            model=recipe.model,
+            pipelines=tuple(self._pipeline(view, number, version, parameters) for number in range(self._thread_count)),
+            rules=judge.rules_of(version.package.manifest, parameters),
+            deployment_id=self._deployment_of(recipe.model, version.package.digest),
+        )
+
+    def _pipeline(self, view: str, number: int, version: Loaded, parameters: dict[str, float]) -> Pipeline:
+        """All recipes' pipelines of one thread and view use the same memory: the thread uses one after the other."""
+        pipeline = Pipeline(version.session, version.package, parameters)
+        key = (view, number, version.session.digest)
+        pipeline.share_memory_with(self._first.setdefault(key, pipeline))
+        return pipeline
+
+    def _forget_all_but(self, loaded: Mapping[str, Loaded]) -> None:
+        digests = {version.session.digest for version in loaded.values()}
+        self._first = {key: pipeline for key, pipeline in self._first.items() if key[2] in digests}
+
+    @staticmethod
+    def _refuse_newcomers(setups: dict[str, StationSetup], turned_down: dict[str, Refused], former: Catalogue) -> None:
+        """An earlier revision that stays may have a number that the document has given to another recipe by now."""
+        staying = [name for name in setups if name in turned_down and name in former.setups]
+        for kept in staying:
+            for name in [name for name in setups if name not in turned_down]:
+                why = " ".join(clashing.clashes((setups[kept].recipe, setups[name].recipe)))
+                if why:
+                    turned_down[name] = Refused(recipe=setups.pop(name).recipe, why=why)
+
+
+def _is_up_to_date(setup: StationSetup, loaded: Mapping[str, Loaded]) -> bool:
+    digests = {model: version.session.digest for model, version in loaded.items()}
+    return all(view.digest == digests.get(view.model) for view in setup.views)
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
