@@ -24,6 +24,8 @@ _RAMP: Final = (2**2 - 1) / (_COARSE_PX**2 - 1)  # what a picture without any de
 _CELL_PX: Final = 16  # a macroblock of H.264 and MPEG-4
 _SMEARED_PART: Final = 6
 _STRUCTURE: Final = 3
+_LEAST_WIDTH: Final = 0.4
+_TINY: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,55 +81,93 @@ def saturated_share(thumbnail: NDArray[np.uint8]) -> float:
     return int(np.count_nonzero(thumbnail > SATURATED_ABOVE)) / thumbnail.size
 
 
-def sharpness(rows: NDArray[np.uint8]) -> float:
-    """Return how much of a picture's contrast over 16 pixels is already there over 2; 0: no detail at all.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detail:
+    """How fine a picture is, from the differences between pixels of a row.
 
-    With E(d) the mean square of the differences between pixels d apart in a row: (E(2) - E(1)) / (E(16) - E(1)), less
-    what a plain ramp gives. A sensor's noise adds the same to every E(d) and cancels out, and so do brightness and
-    contrast: a measure of detail alone would call a noisy picture sharp and a dim one blurred.
+    With E(d) the mean square of the differences between pixels d apart, fine = E(2) - E(1) less what a plain ramp of
+    the same contrast gives, contrast = E(16) - E(1). A sensor's noise adds the same to every E(d) and cancels out; a
+    measure that it enters calls a noisy picture sharp.
+
+    Args:
+        of_contrast: fine / contrast.
+        of_light: fine / square of the mean brightness.
+    """
+
+    of_contrast: float
+    of_light: float
+
+    def relative_to(self, reference: Detail) -> float:
+        """Return the sharpness as a share of a reference's.
+
+        It is the larger of both measures: a large plain part adds contrast and takes nothing from the fine detail
+        around it; an empty background has little detail, and little contrast.
+        """
+        return max(
+            self.of_contrast / max(reference.of_contrast, _TINY),
+            self.of_light / max(reference.of_light, _TINY),
+        )
+
+
+def detail(rows: NDArray[np.uint8]) -> Detail:
+    """Measure how fine a picture is.
 
     Args:
         rows: (n, W) uint8 grey.
     """
     if rows.shape[1] <= _COARSE_PX:
-        return 0.0
+        return Detail(of_contrast=0.0, of_light=0.0)
     noise = _difference(rows, 1)
-    coarse = _difference(rows, _COARSE_PX) - noise
-    return max((_difference(rows, 2) - noise) / coarse - _RAMP, 0.0) if coarse > 0.0 else 0.0
+    contrast = _difference(rows, _COARSE_PX) - noise
+    fine = max(_difference(rows, 2) - noise - _RAMP * contrast, 0.0)
+    light = cv2.mean(rows)[0]
+    return Detail(
+        of_contrast=fine / contrast if contrast > 0.0 else 0.0,
+        of_light=fine / light**2 if light > 0.0 else 0.0,
+    )
 
 
-def smeared_share(rows: NDArray[np.uint8]) -> float:
-    """Return the share of 16 px cells of the rows that repeat, to one grey level, over a sixth of the picture or more.
-
-    This is how a decoder fills what it could not decode: it carries the row above down, column by column. Cells
-    without any structure (an empty background) count as whole.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damage:
+    """How much of a picture looks like what a decoder delivers for what it could not decode, as shares of the picture.
 
     Args:
-        rows: (n, W) uint8 grey.
+        smeared: the row above carried down, column by column. What has no structure (an empty background) counts as
+            whole.
+        filled: the very grey or green of a decoder that has nothing to show, without any noise.
+
+    Both count over a sixth of the picture's height or more, and, as a decoder that lost its way spoils the row to its
+    right end, over two fifths of its width or more: smaller places of this kind are in whole pictures, too.
     """
-    count, width = rows.shape
+
+    smeared: float
+    filled: float
+
+
+def damage(seen: Sample) -> Damage:
+    """Measure what looks like damage in a picture."""
+    count, width = seen.rows.shape
     cells = width // _CELL_PX
     length = max(count // _SMEARED_PART, 2)
     if count <= length or not cells:
-        return 0.0
-    whole = rows[:, : cells * _CELL_PX]
+        return Damage(smeared=0.0, filled=0.0)
+    whole = seen.rows[:, : cells * _CELL_PX]
     change = _of_cells(cv2.dilate, cv2.absdiff(whole[1:], whole[:-1]))
     structure = cv2.subtract(_of_cells(cv2.dilate, whole[1:]), _of_cells(cv2.erode, whole[1:]))
-    smeared = _in_runs(change <= 1, length) & (structure >= _STRUCTURE)
-    return float(np.count_nonzero(smeared)) / smeared.size
+    repeated = _wide(_in_runs(change <= 1, length))
+    smeared = int(np.count_nonzero(repeated & (structure >= _STRUCTURE))) / repeated.size
+    filled = _filled_share(seen.thumbnail_bgr)
+    if filled > 0.0:
+        plain = _wide(_in_runs((change == 0) & (structure == 0), length))
+        filled = min(filled, int(np.count_nonzero(plain)) / plain.size)
+    return Damage(smeared=smeared, filled=filled)
 
 
-def filled_share(seen: Sample) -> float:
-    """Return the share of the picture in exactly the grey or green of a decoder that has nothing to show."""
+def _filled_share(thumbnail_bgr: NDArray[np.uint8]) -> float:
     # Luma and chroma 128 become a grey of 128 to 130; all three 0 become a pure green.
-    grey = cv2.inRange(seen.thumbnail_bgr, (126, 126, 126), (132, 132, 132))
-    green = cv2.inRange(seen.thumbnail_bgr, (0, 60, 0), (2, 255, 2))
-    filled = cv2.bitwise_or(grey, green)[1:, 1:]
-    if not filled.size or not cv2.countNonZero(filled):
-        return 0.0
-    # A grey object has noise; in a filled area neighbours are equal, too.
-    equal = cv2.compare(seen.thumbnail[1:, 1:], seen.thumbnail[:-1, :-1], cv2.CMP_EQ)
-    return cv2.countNonZero(cv2.bitwise_and(filled, equal)) / filled.size
+    grey = cv2.inRange(thumbnail_bgr, (126, 126, 126), (132, 132, 132))
+    green = cv2.inRange(thumbnail_bgr, (0, 60, 0), (2, 255, 2))
+    return cv2.countNonZero(cv2.bitwise_or(grey, green)) / grey.size
 
 
 def _grey(image_bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -148,6 +188,11 @@ def _of_cells(how: Callable[..., Any], rows: NDArray[np.uint8]) -> NDArray[np.ui
 def _difference(rows: NDArray[np.uint8], distance_px: int) -> float:
     before, after = rows[:, :-distance_px], rows[:, distance_px:]
     return float(cv2.norm(after, before, cv2.NORM_L2SQR)) / before.size
+
+
+def _wide(marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return what of (n, cells) lies in a row with marks over two fifths of its length."""
+    return marked & (np.count_nonzero(marked, axis=1) >= _LEAST_WIDTH * marked.shape[1])[:, np.newaxis]
 
 
 def _in_runs(marked: NDArray[np.bool_], length: int) -> NDArray[np.bool_]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.capture import commissioned, measures
+from agent.capture.measures import Damage, Detail
 from wire.errors import LinesideError
 
 MAX_PICTURES: Final = 100
@@ -27,8 +28,8 @@ class Reference:
     Args:
         view: (h, w) uint8 grey, as in `Sample`: of several pictures the median, in which what passes by disappears.
         width_px, height_px: of the pictures it was taken from.
-        sharpness: the median of theirs.
-        smeared_share, filled_share: the largest of theirs: what looks like damage and is none.
+        detail: the median of theirs.
+        damage: the largest of theirs: what looks like damage and is none.
         pictures: how many there were.
         taken_at: when; aware UTC.
     """
@@ -36,9 +37,8 @@ class Reference:
     view: NDArray[np.uint8]
     width_px: int
     height_px: int
-    sharpness: float
-    smeared_share: float
-    filled_share: float
+    detail: Detail
+    damage: Damage
     pictures: int
     taken_at: datetime
 
@@ -50,9 +50,8 @@ class _Stored:
     schema: int
     width_px: int
     height_px: int
-    sharpness: float
-    smeared_share: float
-    filled_share: float
+    detail: Detail
+    damage: Damage
     pictures: int
     taken_at: datetime
     view_png: bytes
@@ -76,13 +75,20 @@ def of_pictures(images_bgr: Sequence[NDArray[np.uint8]], taken_at: datetime) -> 
             f"A reference view needs pictures of one size; {told}.",
             "Look at the view with `lineside snapshot`, then take the reference again.",
         )
+    damages = [measures.damage(one) for one in seen]
+    details = [measures.detail(one.rows) for one in seen]
     return Reference(
         view=np.median([one.view for one in seen], axis=0).astype(np.uint8),
         width_px=seen[0].width_px,
         height_px=seen[0].height_px,
-        sharpness=float(np.median([measures.sharpness(one.rows) for one in seen])),
-        smeared_share=max(measures.smeared_share(one.rows) for one in seen),
-        filled_share=max(measures.filled_share(one) for one in seen),
+        detail=Detail(
+            of_contrast=float(np.median([one.of_contrast for one in details])),
+            of_light=float(np.median([one.of_light for one in details])),
+        ),
+        damage=Damage(
+            smeared=max(one.smeared for one in damages),
+            filled=max(one.filled for one in damages),
+        ),
         pictures=len(seen),
         taken_at=taken_at,
     )
@@ -129,9 +135,8 @@ def _encoded(reference: Reference) -> bytes:
         schema=_SCHEMA,
         width_px=reference.width_px,
         height_px=reference.height_px,
-        sharpness=reference.sharpness,
-        smeared_share=reference.smeared_share,
-        filled_share=reference.filled_share,
+        detail=reference.detail,
+        damage=reference.damage,
         pictures=reference.pictures,
         taken_at=reference.taken_at,
         view_png=png.tobytes(),
@@ -156,9 +161,8 @@ def _decoded(data: bytes, path: Path) -> Reference:
         view=np.asarray(view, dtype=np.uint8),
         width_px=stored.width_px,
         height_px=stored.height_px,
-        sharpness=stored.sharpness,
-        smeared_share=stored.smeared_share,
-        filled_share=stored.filled_share,
+        detail=stored.detail,
+        damage=stored.damage,
         pictures=stored.pictures,
         taken_at=stored.taken_at,
     )

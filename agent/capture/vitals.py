@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from agent.capture import measures
 from agent.capture.frame import Vital
-from agent.capture.measures import Sample
+from agent.capture.measures import Damage, Sample
 from agent.capture.reference import Reference
 from agent.capture.settings import VitalsSettings
 from agent.capture.shift import LEAST_SIDE_PX, Place, ShiftMeter
@@ -113,11 +113,12 @@ class VitalsWatch:
         if limits.max_corrupt_share < 1.0 and corrupt > limits.max_corrupt_share:
             found.append(Vital.CORRUPT)
         self._compare(seen)
-        if 0 < limits.frozen_after <= self._equal:
+        # What clips everything clips the noise, too: such pictures are equal and need not be frozen.
+        if 0 < limits.frozen_after <= self._equal and Vital.BLACK not in found and Vital.SATURATED not in found:
             found.append(Vital.FROZEN)
         sharpness, shift = None, None
         if held is not None and _NOTHING_TO_SEE.isdisjoint(found):
-            sharpness = measures.sharpness(seen.rows) / max(held[0].sharpness, 1e-9)
+            sharpness = measures.detail(seen.rows).relative_to(held[0].detail)
             if sharpness < limits.min_sharpness:
                 found.append(Vital.BLURRED)
             shift = self._shift(seen, held[1])
@@ -176,7 +177,6 @@ def _wanted_size(limits: VitalsSettings, reference: Reference | None, size: tupl
 
 def _corrupt_share(seen: Sample, reference: Reference | None) -> float:
     """Return the share that looks damaged, less what looks so on the reference view."""
-    smeared, filled = measures.smeared_share(seen.rows), measures.filled_share(seen)
-    if reference is not None:
-        smeared, filled = smeared - reference.smeared_share, filled - reference.filled_share
-    return max(smeared, filled, 0.0)
+    damage = measures.damage(seen)
+    usual = Damage(smeared=0.0, filled=0.0) if reference is None else reference.damage
+    return max(damage.smeared - usual.smeared, damage.filled - usual.filled, 0.0)
