@@ -65,6 +65,7 @@ class StationStatus:
     """One station since the agent started.
 
     Args:
+        without_verdict: parts with NO_VERDICT, by reason.
         steps_ms: p50 and p99 of each pipeline step.
         missed: parts recorded as passed uninspected.
         unrecorded: parts whose record found no room; they had no verdict.
@@ -75,6 +76,7 @@ class StationStatus:
     health: StationHealth
     ready: bool
     verdicts: dict[str, int] = field(default_factory=dict)
+    without_verdict: dict[str, int] = field(default_factory=dict)
     steps_ms: dict[str, tuple[float, float]] = field(default_factory=dict)
     missed: int = 0
     unrecorded: int = 0

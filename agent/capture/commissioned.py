@@ -9,6 +9,11 @@ from wire import ids
 from wire.errors import LinesideError
 
 
+def root_of(data_dir: Path) -> Path:
+    """Return the folder that an agent and its commands mean, in the agent's data folder."""
+    return data_dir / "commissioned"
+
+
 def folder_of(root: Path, station: str, view: str) -> Path:
     """Return the folder of a view.
 

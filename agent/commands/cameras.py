@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from agent.commands import cameras_probe, cameras_test, running
+from agent.commands import cameras_calibrate, cameras_probe, cameras_test, running
 from wire import command_line
 from wire.errors import LinesideError
 
@@ -38,6 +38,7 @@ def add_parser(subparsers: Any) -> None:
     reference.add_argument("--force", action="store_true", help="also where the picture is black, frozen or so")
     running.add_arguments(reference)
     reference.set_defaults(run=run_reference)
+    cameras_calibrate.add_parser(verbs)
 
 
 def run_list(args: argparse.Namespace) -> int:

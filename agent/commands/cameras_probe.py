@@ -49,12 +49,13 @@ def add_seconds(parser: argparse.ArgumentParser) -> None:
 
 def run_probe(args: argparse.Namespace) -> int:
     """Open one source and say what it is like; 4 where it gives no pictures."""
-    from agent.capture import probe, sources
+    from agent.capture import probe, source_words, sources
     from agent.clock import SystemClock
 
     check_seconds(args.seconds)
+    quiet()
     settings = _settings_of(args)
-    words = sources.words_of(settings)
+    words = source_words.words_of(settings)
     sys.stderr.write(f"Watching {words} for {args.seconds:g} s ...\n")
     seen = probe.probe(
         sources.source_of("probe", settings, SystemClock()),
@@ -68,14 +69,10 @@ def run_probe(args: argparse.Namespace) -> int:
         sys.stderr.write(f"The last picture is in {args.output}.\n")
     if args.json:
         command_line.print_json(SCHEMA, {"source": words, **_figures(seen)})
-    else:
-        print("\n".join(_lines(words, seen)))
     if seen.frames == 0:
-        raise LinesideError(
-            "source.unavailable", f"{words} gave no picture: {seen.trouble or 'nothing came'}.", _advice(settings)
-        )
+        raise LinesideError("source.unavailable", _no_picture(words, seen.trouble), _advice(settings, seen.trouble))
     if not args.json:
-        print("\n".join(_as_settings(settings, seen)))
+        print("\n".join([*_lines(words, seen), *_as_settings(settings, seen)]))
     return 0
 
 
@@ -123,6 +120,13 @@ def _settings_of(args: argparse.Namespace) -> SourceSettings:
     )
 
 
+def quiet() -> None:
+    """What the agent's own log would say of a camera is said by the command."""
+    import logging
+
+    logging.getLogger("agent").setLevel(logging.CRITICAL)
+
+
 def check_seconds(seconds: float) -> None:
     """Refuse what nobody means; raises `usage.invalid`."""
     if not 0 < seconds <= 3600:
@@ -130,11 +134,9 @@ def check_seconds(seconds: float) -> None:
 
 
 def _lines(words: str, seen: Probed) -> list[str]:
-    lines = [words]
-    if seen.first_after_s is None:
-        return lines
-    lines += [
-        f"  first picture  after {seen.first_after_s:.1f} s",
+    lines = [
+        words,
+        f"  first picture  after {seen.first_after_s or 0.0:.1f} s",
         f"  size           {size_of(seen)}",
         f"  pace           {pace_of(seen)}",
         f"  time           {_TIME_WORDS[seen.info.time_class.value]}",
@@ -167,12 +169,20 @@ def _figures(seen: Probed) -> dict[str, Any]:
     }
 
 
-def _advice(settings: SourceSettings) -> str:
+def _no_picture(words: str, trouble: str) -> str:
+    """Return the source's own word on it, which mostly names the source, or ours."""
+    if trouble and words.rpartition(" ")[2] in trouble:
+        return trouble
+    return f"{words} gave no picture: {(trouble or 'nothing came').rstrip('.')}."
+
+
+def _advice(settings: SourceSettings, trouble: str) -> str:
+    """Return what to do where the source's own word does not say it."""
+    if trouble.count(".") > 1 or settings.kind not in {"rtsp", "v4l2"}:
+        return ""
     if settings.kind == "rtsp":
-        return "Check address, user and password, that the camera is switched on, and that this device reaches it."
-    if settings.kind == "v4l2":
-        return f"Check the cable, that nothing else uses it, and the names in {_BY_ID}."
-    return "Check that another program can open it."
+        return "Is the camera switched on, and can this device reach it? Are user and password right?"
+    return f"Is it plugged in, and used by nothing else? {_BY_ID} lists cameras."
 
 
 def _as_settings(settings: SourceSettings, seen: Probed) -> list[str]:

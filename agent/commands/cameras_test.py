@@ -83,8 +83,9 @@ def _difference(
     if frames == 0 and not wrong:
         fired = source is not None and source.time_class == "hardware_triggered"
         wrong.append("no frame came: did a part pass? The line fires this camera." if fired else "no frame came.")
-    if last.restarts > first.restarts:
-        wrong.append(f"its process was started again {last.restarts - first.restarts} times.")
+    restarts = last.restarts - first.restarts
+    if restarts > 0:
+        wrong.append(f"Its process was started again {restarts} time{'' if restarts == 1 else 's'}.")
     return f"{frames} frames in {seconds:.1f} s, {frames / seconds:.1f} a second.", wrong
 
 
@@ -94,6 +95,7 @@ def _test_without_agent(args: argparse.Namespace) -> list[_Result]:
     from agent.capture import probe, sources
     from agent.clock import SystemClock
 
+    cameras_probe.quiet()
     views = {
         f"{station.id}/{view.id}": view for station in settings.load(args.config).stations for view in station.views
     }
@@ -121,5 +123,5 @@ def _test_without_agent(args: argparse.Namespace) -> list[_Result]:
 
 def _seen_in_words(seen: Probed) -> tuple[str, list[str]]:
     if seen.frames == 0:
-        return "", [f"no frames: {(seen.trouble or 'nothing came').rstrip('.')}."]
+        return "", [f"no picture: {(seen.trouble or 'nothing came').rstrip('.')}."]
     return f"{cameras_probe.size_of(seen)}, {cameras_probe.pace_of(seen)}.", cameras_probe.wrong_with(seen)

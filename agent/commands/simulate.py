@@ -11,8 +11,9 @@ from typing import Any
 def add_parser(subparsers: Any) -> None:
     """Mount the command."""
     parser = subparsers.add_parser("simulate", help="run a simulated line: belt, controller and camera")
+    parser.add_argument("--belt", type=Path, metavar="FILE", help="a belt with several cameras and a PLC, from a file")
     parser.add_argument("--port", type=int, default=0, help="loopback port; 0 picks a free one and prints it")
-    parser.add_argument("--count-file", type=Path, required=True, metavar="FILE", help="the line's own count (JSONL)")
+    parser.add_argument("--count-file", type=Path, metavar="FILE", help="the line's own count (JSONL)")
     parser.add_argument("--parts", type=int, default=0, help="parts to pass; 0 runs until stopped")
     parser.add_argument("--rate", type=float, default=3.0, help="parts per second")
     parser.add_argument("--defect-rate", type=float, default=0.2, help="share of defective parts")
@@ -29,11 +30,22 @@ def run(args: argparse.Namespace) -> int:
 
     from agent import log
     from agent.simulator.line import LineSettings, SimulatedLine
+    from wire.errors import LinesideError
 
+    if (args.belt is None) == (args.count_file is None):
+        raise LinesideError(
+            "usage.invalid",
+            "A simulated line needs --count-file FILE, or --belt FILE.",
+            "See lineside simulate --help.",
+        )
     log.start()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    if args.belt is not None:
+        from agent.simulator import belt_process
+
+        return belt_process.run(belt_process.read(args.belt), stop)
     line = SimulatedLine(
         LineSettings(
             port=args.port,

@@ -74,6 +74,9 @@ def _troubles(station: StationStatus) -> list[str]:
         found.append(f"not ready: {health.not_ready or 'a view has no model.'}")
     if station.line_trouble:
         found.append(f"the line: {station.line_trouble}")
+    if station.without_verdict:
+        counts = ", ".join(f"{reason.replace('_', ' ')} {count}" for reason, count in station.without_verdict.items())
+        found.append(f"without verdict because of: {counts}")
     if station.unrecorded:
         found.append(f"{station.unrecorded} parts could not be recorded and had no verdict: is the disk full?")
     if health.repeats:

@@ -59,6 +59,7 @@ METRICS: Final[dict[str, Metric]] = {
         _counter("triggers", "Parts that reached the station, those it missed included.", "station"),
         _counter("trigger_repeats", "Triggers that came twice; they were judged once.", "station"),
         _counter("verdicts", "Verdicts given, by kind; missed parts are counted apart.", "station", "verdict"),
+        _counter("parts_without_verdict", "Of the verdicts, those that are none, by reason.", "station", "reason"),
         _counter("parts_missed", "Parts recorded as passed uninspected.", "station"),
         _counter("parts_unrecorded", "Parts whose record found no room; they had no verdict.", "station"),
         _counter("deadline_misses", "Parts without verdict because it came too late.", "station"),
@@ -140,6 +141,8 @@ def _of_station(status: StationStatus) -> Iterator[_Sample]:
     yield "trigger_repeats_total", station, health.repeats
     for verdict, count in status.verdicts.items():
         yield "verdicts_total", station | {"verdict": verdict}, count
+    for reason, count in status.without_verdict.items():
+        yield "parts_without_verdict_total", station | {"reason": reason}, count
     yield "parts_missed_total", station, status.missed
     yield "parts_unrecorded_total", station, status.unrecorded
     yield "deadline_misses_total", station, health.deadline_misses

@@ -1,32 +1,42 @@
-"""Reports how the device is: health to the fleet, status to the file beside it, counters on their way."""
+"""Reports how the device is: health to the fleet, troubles as they begin and end, status to the file beside it."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
-from agent import status
-from agent.capture.feed import Feed
+from agent import status as status_file
+from agent import threads
 from agent.clock import Clock
-from agent.health.probes import Probes
-from agent.inspection.worker import StationWorker
-from agent.threads import Worker
+from agent.health import exposition, fit, station_report, troubles
+from agent.health.probes import DeviceReading, Probes
+from agent.health.rates import FrameRates
+from agent.health.station_report import Feed, Report, Surroundings, Worker
+from agent.status import Status
 from wire.errors import LinesideError
-from wire.messages import Health, Lane, RunningModel, StationHealth
+from wire.messages import Event, Health, Lane, RunningModel, Severity
 from wire.mint import Mint
 
 log = logging.getLogger(__name__)
 
 _TICK_S: Final = 1.0
 _COUNTERS_EVERY_S: Final = 5.0
+_READ_EVERY_S: Final = 5.0
+# Cameras open and models load; what is still wrong after that is told.
+_TROUBLES_AFTER_S: Final = 10.0
+_EVENTS_WAITING_MOST: Final = 100
 # Threads that talk to the network rest up to a minute between two tries, and one try may take as long.
 _NETWORK_STALLED_AFTER_NS: Final = 180_000_000_000
 HIGH_WATER_KEY: Final = "mint_high_water_ms"
+_TROUBLES_KEY: Final = "troubles_told"
 
 
 class OutboxStats(Protocol):
@@ -46,12 +56,13 @@ class Outbox(Protocol):
     def put(self, lane: Lane, body: object) -> int: ...
     def stats(self) -> OutboxStats: ...
     def emit_counters(self) -> int: ...
+    def meta_get(self, key: str) -> str | None: ...
     def meta_set(self, key: str, value: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """What other parts tell about themselves for the status file."""
+    """What other parts tell about themselves for the status file; `local_address` is host:port."""
 
     connected: bool
     mqtt_protocol: str | None
@@ -59,10 +70,27 @@ class Overview:
     pictures_waiting: int
     models: tuple[RunningModel, ...]
     refusals: tuple[str, ...]
+    local_address: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """One look at everything."""
+
+    health: Health
+    status: Status
 
 
 class Reporter:
-    """Ticks once a second: status file each time, counters and health at their intervals."""
+    """Ticks once a second: status file and troubles each time, counters and health at their intervals.
+
+    Args:
+        workers, feeds: by station; feeds by view.
+        around: by station, what stands around it; a station may be missing.
+        threads: of the agent; named where one does not answer.
+        heartbeats: monotonic clock in ns of threads that talk to the network.
+        interval_s: between two healths.
+    """
 
     def __init__(
         self,
@@ -72,14 +100,15 @@ class Reporter:
         data_dir: Path,
         outbox: Outbox,
         probes: Probes,
-        workers: Mapping[str, StationWorker],
+        workers: Mapping[str, Worker],
         feeds: Mapping[str, Mapping[str, Feed]],
-        threads: Sequence[Worker],
+        threads: Sequence[threads.Worker],
         heartbeats: Mapping[str, Callable[[], int]],
         overview: Callable[[], Overview],
         clock: Clock,
         mint: Mint,
         interval_s: float,
+        around: Mapping[str, Surroundings] | None = None,
     ) -> None:
         self._device = device
         self._agent_version = agent_version
@@ -88,6 +117,7 @@ class Reporter:
         self._probes = probes
         self._workers = workers
         self._feeds = feeds
+        self._around = around or {}
         self._threads = threads
         self._heartbeats = heartbeats
         self._overview = overview
@@ -96,25 +126,46 @@ class Reporter:
         self.interval_s = interval_s
         self._started = time.monotonic()
         self._send_at = 0.0
+        self._rates = FrameRates()
+        self._read_at = 0.0
+        self._reading: DeviceReading | None = None
+        self._lock = threading.Lock()  # one look at a time
+        self._last: _Look | None = None
+        self._watch = troubles.TroubleWatch(_remembered(outbox.meta_get(_TROUBLES_KEY)))
+        self._events: deque[Event] = deque(maxlen=_EVENTS_WAITING_MOST)
+        self._untold = False  # what was told has yet to be remembered over a restart
+
+    # What the local address asks; any thread
+
+    def status(self) -> Status:
+        """Return what was last written for `lineside status`."""
+        return self._latest().status
+
+    def metrics(self) -> str:
+        """Return the figures of the last second as Prometheus text."""
+        look = self._latest()
+        return exposition.metrics(look.health, look.status)
 
     def send_soon(self) -> None:
         """Send health at the next tick, whatever the interval says."""
         self._send_at = 0.0
 
-    def run(self, worker: Worker) -> None:
+    def run(self, worker: threads.Worker) -> None:
         """Report until told to stop."""
         counters_at = 0.0
         failing = False
         while not worker.stop.is_set():
             worker.beat()
             try:
-                self._write_status()
+                look = self._look()
+                status_file.write(self._data_dir, look.status)
+                self._tell_troubles(look)
                 if time.monotonic() >= counters_at:
                     counters_at = time.monotonic() + _COUNTERS_EVERY_S
                     self.flush_counters()
                 if time.monotonic() >= self._send_at:
                     self._send_at = time.monotonic() + self.interval_s
-                    self._outbox.put(Lane.HEALTH, self._health())
+                    self._outbox.put(Lane.HEALTH, fit.fitted(look.health))
                 failing = False
             except (LinesideError, OSError) as error:
                 if not failing:  # told once, not with each second
@@ -127,15 +178,30 @@ class Reporter:
         self._outbox.emit_counters()
         self._outbox.meta_set(HIGH_WATER_KEY, str(self._mint.high_water_ms))
 
-    def _stalled(self) -> tuple[str, ...]:
-        silent_since_ns = time.monotonic_ns() - _NETWORK_STALLED_AFTER_NS
-        stalled = [thread.name for thread in self._threads if thread.stalled]
-        stalled += [name for name, heartbeat_ns in self._heartbeats.items() if heartbeat_ns() < silent_since_ns]
-        return tuple(stalled)
+    def _latest(self) -> _Look:
+        return self._last or self._look()
 
-    def _health(self) -> Health:
-        reading = self._probes.read()
+    def _look(self) -> _Look:
+        with self._lock:
+            now_ns = time.monotonic_ns()
+            reports = {
+                station: station_report.look(
+                    station,
+                    worker,
+                    self._feeds.get(station, {}),
+                    self._around.get(station, Surroundings()),
+                    self._rates,
+                    now_ns,
+                )
+                for station, worker in self._workers.items()
+            }
+            health = self._health(reports)
+            self._last = _Look(health=health, status=self._status(health, reports))
+            return self._last
+
+    def _health(self, reports: Mapping[str, Report]) -> Health:
         stats = self._outbox.stats()
+        reading = self._read_device(reports)
         return Health(
             at=self._clock.now_utc(),
             uptime_s=time.monotonic() - self._started,
@@ -148,55 +214,79 @@ class Reporter:
             outbox_bytes=stats.bytes,
             outbox_dropped=stats.dropped,
             threads_stalled=self._stalled(),
-            stations=tuple(self._station(station) for station in self._workers),
+            stations=tuple(report.status.health for report in reports.values()),
+            processes=reading.processes,
+            throttled=reading.throttled,
+            clock_offset_ms=reading.clock_offset_ms,
         )
 
-    def _station(self, station: str) -> StationHealth:
-        worker = self._workers[station]
-        counts = [feed.counts() for feed in self._feeds[station].values()]
-        percentiles = worker.tally.percentiles_ms()
-        return StationHealth(
-            station=station,
-            triggers=worker.tally.received + worker.missed_count,
-            verdicts=worker.tally.answered + worker.missed_count,
-            frames_in=sum(count.frames_in for count in counts),
-            frames_used=sum(count.used for count in counts),
-            frames_not_triggered=sum(count.not_triggered for count in counts),
-            frames_dropped=sum(sum(count.dropped.values()) for count in counts),
-            latency_p50_ms=percentiles[0] if percentiles else None,
-            latency_p99_ms=percentiles[1] if percentiles else None,
-        )
+    def _read_device(self, reports: Mapping[str, Report]) -> DeviceReading:
+        """Measure the device now and then: that costs more than looking at counts."""
+        if self._reading is None or time.monotonic() >= self._read_at:
+            self._read_at = time.monotonic() + _READ_EVERY_S
+            cameras = {
+                f"camera {station}/{view}": pid
+                for station, report in reports.items()
+                for view, pid in report.cameras.items()
+            }
+            self._reading = self._probes.read(cameras)
+        return self._reading
 
-    def _write_status(self) -> None:
+    def _stalled(self) -> tuple[str, ...]:
+        silent_since_ns = time.monotonic_ns() - _NETWORK_STALLED_AFTER_NS
+        stalled = [thread.name for thread in self._threads if thread.stalled]
+        stalled += [name for name, heartbeat_ns in self._heartbeats.items() if heartbeat_ns() < silent_since_ns]
+        return tuple(stalled)
+
+    def _status(self, health: Health, reports: Mapping[str, Report]) -> Status:
         overview = self._overview()
-        stats = self._outbox.stats()
-        stations = tuple(
-            status.StationStatus(
-                health=self._station(name),
-                ready=worker.setup.ready,
-                verdicts=worker.tally.verdicts,
-                steps_ms=worker.tally.step_percentiles_ms(),
-                missed=worker.missed_count,
-                unrecorded=worker.tally.unrecorded,
-            )
-            for name, worker in self._workers.items()
+        return Status(
+            device=self._device,
+            pid=os.getpid(),
+            at=health.at,
+            agent_version=self._agent_version,
+            connected=overview.connected,
+            mqtt_protocol=overview.mqtt_protocol,
+            desired_revision=overview.desired_revision,
+            outbox_unsettled=health.outbox_unsettled,
+            outbox_dropped=health.outbox_dropped,
+            pictures_waiting=overview.pictures_waiting,
+            models=overview.models,
+            refusals=overview.refusals,
+            stations=tuple(report.status for report in reports.values()),
+            threads_stalled=health.threads_stalled,
+            local_address=overview.local_address,
+            health=replace(health, stations=()),
         )
-        status.write(
-            self._data_dir,
-            status.Status(
-                device=self._device,
-                pid=os.getpid(),
-                at=self._clock.now_utc(),
-                agent_version=self._agent_version,
-                connected=overview.connected,
-                mqtt_protocol=overview.mqtt_protocol,
-                desired_revision=overview.desired_revision,
-                outbox_unsettled=stats.unsettled,
-                outbox_dropped=stats.dropped,
-                pictures_waiting=overview.pictures_waiting,
-                models=overview.models,
-                refusals=overview.refusals,
-                stations=stations,
-                threads_stalled=self._stalled(),
-            ),
-        )
+
+    def _tell_troubles(self, look: _Look) -> None:
+        """Tell what has begun or ended; an event that finds no room now is put again with the next look."""
+        if time.monotonic() - self._started >= _TROUBLES_AFTER_S:
+            stations = look.status.stations
+            lines = {station.health.station: station.line_trouble for station in stations}
+            outputs = {
+                f"{station.health.station}/{output.name}": output.trouble
+                for station in stations
+                for output in station.outputs
+            }
+            told = self._watch.look(troubles.troubles_of(look.health, lines, outputs), time.monotonic_ns())
+            for one in told:
+                level = logging.INFO if one.severity is Severity.NOTE else logging.WARNING
+                log.log(level, "%s", one.text, extra={"event": one.name})
+                self._events.append(Event(at=look.health.at, name=one.name, severity=one.severity, text=one.text))
+            self._untold = self._untold or bool(told)
+        while self._events:
+            self._outbox.put(Lane.EVENTS, self._events[0])
+            self._events.popleft()
+        if self._untold:  # after the events: told twice is better than never
+            self._outbox.meta_set(_TROUBLES_KEY, json.dumps(self._watch.told))
+            self._untold = False
+
+
+def _remembered(text: str | None) -> dict[str, str]:
+    """Return the troubles told before the agent was started anew; what cannot be read is told anew."""
+    try:
+        value = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return {str(key): str(one) for key, one in value.items()} if isinstance(value, dict) else {}

@@ -79,6 +79,7 @@ def full_status() -> Status:
         health=health,
         ready=True,
         verdicts={"OK": 5, "NG": 3},
+        without_verdict={"no_frame": 1},
         missed=1,
         outputs=(OutputStatus(name='lamp "A"\\1', sent=8, dropped=0, failed=1),),
     )
