@@ -32,6 +32,8 @@ from agent.inspection.stations import Stations
 from agent.inspection.worker import StationWorker
 from agent.keeper import Keeper
 from agent.line.each_frame import EachFrame
+from agent.line.modbus_client import ModbusClientLine
+from agent.line.modbus_server import ModbusServerLine
 from agent.line.simulated import SimulatedController
 from agent.line.trigger import Line
 from agent.settings import Settings, StationSettings
@@ -40,6 +42,7 @@ from agent.threads import Worker
 from agent.uplink.fleet_api import FleetApi
 from agent.uplink.link import Link, LinkSettings
 from agent.uplink.outbox import Outbox
+from agent.uplink.picture_spool import PictureSpool
 from agent.uplink.pictures import PictureUploader
 from agent.version import VERSION
 from agent.vision.runtime import RuntimeOptions
@@ -105,9 +108,9 @@ class Agent:
         self._mint = mint.Mint(int(self._outbox.meta_get(HIGH_WATER_KEY) or 0))
         self._wall_clock = time_quality.WallClock(self._clock, lambda: self._mint.high_water_ms)
         self._api = FleetApi(settings.fleet.url, device, credential)
-        self._pictures = PictureUploader(
-            data_dir / "pictures", self._api, self._clock, max_bytes=settings.outbox.pictures_max_mb * _MIB
-        )
+        spool = PictureSpool(data_dir / "pictures", max_bytes=settings.outbox.pictures_max_mb * _MIB)
+        self._outbox.borrow_from(spool)
+        self._pictures = PictureUploader(spool, self._api, self._clock)
         self._keeper_of_pictures = PictureKeeper(self._pictures)
         self._feeds: dict[str, dict[str, Feed]] = {}
         self._lines: list[Line] = []
@@ -236,6 +239,12 @@ class Agent:
     def _line(self, station: StationSettings) -> Line:
         if station.line.kind == "each_frame":
             return EachFrame(self._clock, self._mint, Mode(station.line.mode))
+        modbus = station.line.modbus
+        if station.line.kind == "modbus" and modbus is not None:
+            if modbus.role == "server":
+                return ModbusServerLine(modbus, self._clock, station.id)
+            # A part whose moment is less certain than a frame may be off would be judged by its neighbour's picture.
+            return ModbusClientLine(modbus, self._clock, station.id, trust_ms=station.frame_tolerance_ms)
         host, port = host_port(station.line.address or "")
         return SimulatedController(host, port, self._clock, station.id)
 

@@ -112,6 +112,23 @@ class ProcessHealth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PictureWindow:
+    """One hour in which kept pictures found no room: an estimate takes min(1, pi * tau) as inclusion probability.
+
+    Args:
+        start: of the hour of the parts' triggers.
+        tau: smallest u/pi of a picture that was dropped; pictures with a smaller one are all there.
+        dropped: pictures.
+        gate_trimmed: pictures of the gate's sample went too: a gate must not use this hour.
+    """
+
+    start: Utc
+    tau: Annotated[float, msgspec.Meta(ge=0.0)]
+    dropped: Count
+    gate_trimmed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StationHealth:
     """One station's accounts since the agent started: frames in = used + not triggered + dropped.
 
@@ -161,6 +178,8 @@ class Health:
     processes: Annotated[tuple[ProcessHealth, ...], msgspec.Meta(max_length=64)] = ()
     throttled: bool | None = None
     clock_offset_ms: float | None = None
+    pictures_waiting: Count = 0
+    pictures_dropped: Annotated[tuple[PictureWindow, ...], msgspec.Meta(max_length=24)] = ()
 
 
 class Severity(enum.StrEnum):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Protocol
 
 import cv2
@@ -13,16 +15,32 @@ from numpy.typing import NDArray
 
 from agent.capture.frame import Frame
 from wire.errors import LinesideError
+from wire.sampling import Draw
 
 log = logging.getLogger(__name__)
 
 JPEG_QUALITY: Final = 90
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureOfPart:
+    """Whose picture one is.
+
+    Args:
+        draw: of the part.
+        at: when it was triggered.
+        gate_rate: of the sampling plan in force.
+    """
+
+    draw: Draw
+    at: datetime
+    gate_rate: float = 0.0
+
+
 class Spool(Protocol):
     """Where encoded pictures wait for the fleet."""
 
-    def offer(self, digest: str, data: bytes) -> bool: ...
+    def offer(self, digest: str, data: bytes, part: PictureOfPart) -> bool: ...
 
 
 def jpeg(image_bgr: NDArray[np.uint8]) -> tuple[bytes, str]:
@@ -51,18 +69,18 @@ class PictureKeeper:
         self._spool = spool
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
 
-    def keep(self, frame: Frame) -> Future[str | None]:
+    def keep(self, frame: Frame, part: PictureOfPart) -> Future[str | None]:
         """Encode and spool a frame; its digest, or None where there was no room for it."""
-        return self._pool.submit(self._keep, frame)
+        return self._pool.submit(self._keep, frame, part)
 
     def close(self) -> None:
         """Finish what was begun."""
         self._pool.shutdown()
 
-    def _keep(self, frame: Frame) -> str | None:
+    def _keep(self, frame: Frame, part: PictureOfPart) -> str | None:
         try:
             data, digest = jpeg(frame.image_bgr)
         except (LinesideError, cv2.error) as error:
             log.warning("A picture of %s was not kept: %s", frame.camera, error, extra={"event": "picture.dropped"})
             return None
-        return digest if self._spool.offer(digest, data) else None
+        return digest if self._spool.offer(digest, data, part) else None

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Final, Protocol
 
+from agent.capture.encode import PictureOfPart
 from agent.capture.feed import Feed, Lease
 from agent.capture.frame import Ended, Frame, TimeClass
 from agent.clock import Clock
@@ -57,7 +58,7 @@ _TAKE_TIMEOUT_S: Final = 0.2
 class Pictures(Protocol):
     """Encodes kept pictures beside the judging, and spools them."""
 
-    def keep(self, frame: Frame) -> Future[str | None]: ...
+    def keep(self, frame: Frame, part: PictureOfPart) -> Future[str | None]: ...
 
 
 class StationWorker:
@@ -276,6 +277,7 @@ class StationWorker:
         self.tally.received += 1
         inspection_id = self._mint.uuid7()
         draw = sampling.draw(setup.sampling, inspection_id)
+        picture = PictureOfPart(draw=draw, at=trigger.at_utc, gate_rate=setup.sampling.gate_rate)
         part = Part(
             ticket=self._next_ticket,
             id=inspection_id,
@@ -286,7 +288,8 @@ class StationWorker:
             frames=frames,
             retrieve_ms=(self._clock.monotonic_ns() - started_ns) / 1e6,
             pictures=tuple(
-                self._pictures.keep(frame.frame) if draw.kept and isinstance(frame, Lease) else None for frame in frames
+                self._pictures.keep(frame.frame, picture) if draw.kept and isinstance(frame, Lease) else None
+                for frame in frames
             ),
         )
         self._next_ticket += 1

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from agent.clock import Clock
 from agent.uplink import outbox_schema as schema
@@ -28,6 +28,7 @@ MAX_BYTES_DEFAULT: Final = 512 * 1024 * 1024
 # Of the uplink's window of 16 batches, and of the batches sent: what records of an outage may take beside live ones.
 BEHIND_WINDOW: Final = 12
 BEHIND_TURN: Final = 4
+_BORROWED_AT_ONCE_BYTES: Final = 1024 * 1024
 _ROOM_CHECKED_EVERY_BYTES: Final = 64 * 1024
 _LONGEST_SEQ: Final = schema.MAX_SEQ
 
@@ -50,6 +51,13 @@ class OutboxStats:
     unsettled_by_lane: dict[Lane, int] = field(default_factory=dict)
     dropped_by_lane: dict[Lane, int] = field(default_factory=dict)
     sync_failures: int = 0
+
+
+class Lender(Protocol):
+    """Who gives up room for records: the pictures."""
+
+    def lend(self, count: int) -> int: ...
+    def give_back(self, count: int) -> None: ...
 
 
 class Outbox:
@@ -84,6 +92,8 @@ class Outbox:
         self._resend_after_ns = int(resend_after_s * 1e9)
         self._lock = threading.RLock()
         self._listeners: tuple[Callable[[], None], ...] = ()
+        self._lender: Lender | None = None
+        self._borrowed_bytes = 0
         self._closed = False
         self._owner = _own(path)
         try:
@@ -101,6 +111,10 @@ class Outbox:
     def heartbeat_ns(self) -> int:
         """When the flusher's thread last went round, monotonic."""
         return self._flusher.heartbeat_ns
+
+    def borrow_from(self, lender: Lender) -> None:
+        """Have somebody with less precious things give up room before any inspection record is dropped or refused."""
+        self._lender = lender
 
     def listen(self, callback: Callable[[], None]) -> None:
         """Have `callback` called (from the flusher's thread) whenever new records may be sent."""
@@ -148,7 +162,14 @@ class Outbox:
             return seq
 
         self._flusher.give_way()
-        return self._write(action, len(encoded))
+        try:
+            return self._write(action, len(encoded))
+        except LinesideError as error:
+            # The disk itself is full: pictures go before any record is refused.
+            if error.code != "storage.full" or self._lender is None or not self._lender.lend(_BORROWED_AT_ONCE_BYTES):
+                raise
+            self._borrowed_bytes += _BORROWED_AT_ONCE_BYTES
+            return self._write(action, len(encoded))
 
     def emit_counters(self) -> int:
         """Move the whole count of changed cells into the counters lane; return how many cells that were.
@@ -356,11 +377,26 @@ class Outbox:
         self._use(Rows(schema.open_file(self._path, salvage)))
 
     def _make_room(self, lane: Lane) -> None:
-        if self._unchecked_bytes >= min(_ROOM_CHECKED_EVERY_BYTES, self._max_bytes // 16):
-            rows = self._rows
-            spans = {other: self._flights.never_sent(other, rows.last[other]) for other in Lane}
-            rows.make_room(lane, self._max_bytes, spans)
-            self._unchecked_bytes = 0
+        if self._unchecked_bytes < min(_ROOM_CHECKED_EVERY_BYTES, self._max_bytes // 16):
+            return
+        rows = self._rows
+        self._unchecked_bytes = 0
+        if lane is Lane.INSPECTIONS:
+            self._balance(rows.used_bytes())
+        spans = {other: self._flights.never_sent(other, rows.last[other]) for other in Lane}
+        rows.make_room(lane, self._max_bytes + self._borrowed_bytes, spans)
+
+    def _balance(self, used_bytes: int) -> None:
+        """Borrow room while there is too little of our own, and give it back when there is enough again."""
+        if self._lender is None:
+            return
+        over = used_bytes - self._max_bytes
+        if over > self._borrowed_bytes:
+            self._borrowed_bytes += self._lender.lend(over - self._borrowed_bytes + _BORROWED_AT_ONCE_BYTES)
+        elif self._borrowed_bytes and over < self._borrowed_bytes - 2 * _BORROWED_AT_ONCE_BYTES:
+            spare = self._borrowed_bytes - max(0, over + _BORROWED_AT_ONCE_BYTES)
+            self._lender.give_back(spare)
+            self._borrowed_bytes -= spare
 
     def _entries_next(self, lane: Lane, room: int, now_ns: int, *, live: bool) -> tuple[list[Entry], bool]:
         """Return what goes next, and whether it was left behind."""

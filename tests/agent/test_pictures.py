@@ -7,14 +7,18 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from agent.capture.encode import PictureOfPart
 from agent.clock import SystemClock
 from agent.uplink.fleet_api import ApiError
+from agent.uplink.picture_spool import PictureSpool
 from agent.uplink.pictures import PictureUploader
 from wire.errors import LinesideError
+from wire.sampling import Draw
 
 
 class Shelf:
@@ -41,10 +45,17 @@ def picture(n: int, length: int = 1000) -> tuple[str, bytes]:
     return hashlib.sha256(data).hexdigest(), data
 
 
-def uploader(folder: Path, shelf: Shelf, **options: int) -> PictureUploader:
-    return PictureUploader(
-        folder, shelf, SystemClock(), retry_first_s=0.01, retry_most_s=0.05, rng=random.Random(1), **options
-    )
+NOON = datetime(2026, 11, 21, 12, 30, tzinfo=UTC)
+
+
+def part(u: float = 0.001, *, pi: float = 0.5, gate_rate: float = 0.0, at: datetime = NOON) -> PictureOfPart:
+    draw = Draw(plan_revision=1, stratum="all", pi=pi, u=u, kept=True)
+    return PictureOfPart(draw=draw, at=at, gate_rate=gate_rate)
+
+
+def uploader(folder: Path, shelf: Shelf) -> PictureUploader:
+    spool = PictureSpool(folder, max_bytes=1_000_000)
+    return PictureUploader(spool, shelf, SystemClock(), retry_first_s=0.01, retry_most_s=0.05, rng=random.Random(1))
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -59,7 +70,7 @@ def test_pictures_are_uploaded_and_leave_the_folder(tmp_path: Path) -> None:
     pictures = uploader(tmp_path / "spool", shelf)
     pictures.start()
     wanted = dict(picture(n) for n in range(20))
-    assert all(pictures.offer(digest, data) for digest, data in wanted.items())
+    assert all(pictures.offer(digest, data, part()) for digest, data in wanted.items())
     until(lambda: pictures.stats().waiting == 0)
     pictures.stop()
     assert shelf.blobs == wanted
@@ -73,7 +84,7 @@ def test_pictures_survive_a_restart_and_go_in_their_order(tmp_path: Path) -> Non
     first = uploader(tmp_path, shelf)
     wanted = [picture(n) for n in range(5)]
     for digest, data in wanted:
-        first.offer(digest, data)
+        first.offer(digest, data, part())
         time.sleep(0.002)
     (tmp_path / f"{'a' * 64}.part").write_bytes(b"half")
     second = uploader(tmp_path, shelf)
@@ -85,16 +96,6 @@ def test_pictures_survive_a_restart_and_go_in_their_order(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("options", [{"max_bytes": 3500}, {"max_count": 3}])
-def test_a_full_folder_drops_the_new_picture_and_counts_it(tmp_path: Path, options: dict[str, int]) -> None:
-    pictures = uploader(tmp_path, Shelf(), **options)
-    assert [pictures.offer(*picture(n)) for n in range(5)] == [True, True, True, False, False]
-    assert pictures.offer(*picture(1)), "one that waits already needs no room"
-    stats = pictures.stats()
-    assert (stats.waiting, stats.waiting_bytes, stats.dropped_no_room) == (3, 3000, 2)
-    assert len(list(tmp_path.iterdir())) == 3
-
-
 @pytest.mark.parametrize("status", [401, 403, 429, 500, 503, None])
 def test_a_passing_trouble_keeps_the_picture(tmp_path: Path, status: int | None) -> None:
     shelf = Shelf()
@@ -104,7 +105,7 @@ def test_a_passing_trouble_keeps_the_picture(tmp_path: Path, status: int | None)
     )
     pictures = uploader(tmp_path, shelf)
     pictures.start()
-    pictures.offer(*picture(1))
+    pictures.offer(*picture(1), part())
     until(lambda: pictures.stats().uploaded == 1)
     pictures.stop()
     assert pictures.stats().failed_attempts == 3
@@ -120,7 +121,7 @@ def test_a_refused_picture_is_dropped_and_one_that_always_fails_holds_up_no_othe
     shelf.refuse = errors.get
     pictures = uploader(tmp_path, shelf)
     for digest, data in (refused, sick, good):
-        pictures.offer(digest, data)
+        pictures.offer(digest, data, part())
     pictures.start()
     until(lambda: pictures.stats().uploaded == 1)
     pictures.stop()
@@ -131,9 +132,11 @@ def test_a_refused_picture_is_dropped_and_one_that_always_fails_holds_up_no_othe
 
 def test_a_picture_spoilt_by_a_power_cut_is_never_uploaded(tmp_path: Path) -> None:
     digest, data = picture(1)
-    (tmp_path / digest).write_bytes(data[:-1] + b"\0")
     shelf = Shelf()
     pictures = uploader(tmp_path, shelf)
+    pictures.offer(digest, data, part())
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(data[:-1] + b"\0")
     pictures.start()
     until(lambda: pictures.stats().dropped_damaged == 1)
     pictures.stop()

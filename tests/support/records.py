@@ -10,7 +10,7 @@ import msgspec
 
 from wire import codec
 from wire.inspection import Box, Finding, Inspection, TimeSource, Verdict, ViewRecord
-from wire.messages import Batch, Counter, Entry, Lane
+from wire.messages import Batch, Counter, Entry, Lane, SeqRange
 from wire.mint import Mint
 from wire.sampling import Draw
 
@@ -79,3 +79,7 @@ def entry(seq: int, body: object) -> Entry:
 def batch(*entries: Entry, device: str = "cell-1", epoch: str = EPOCH, lane: Lane = Lane.INSPECTIONS) -> bytes:
     """Return the payload of a batch."""
     return codec.encode(Batch(device=device, epoch=epoch, lane=lane, entries=entries))
+
+
+def seq_range(first: int, last: int) -> SeqRange:
+    return SeqRange(first=first, last=last)

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from agent.capture.encode import PictureKeeper
+from agent.capture.encode import PictureKeeper, PictureOfPart
 from agent.capture.feed import Feed
 from agent.capture.frame import Ended, Frame, NoFrame, SourceInfo, TimeClass
 from agent.capture.settings import SourceSettings
@@ -137,7 +137,7 @@ class KeptPictures:
     full: bool = False
     offered: dict[str, bytes] = field(default_factory=dict)
 
-    def offer(self, digest: str, data: bytes) -> bool:
+    def offer(self, digest: str, data: bytes, part: PictureOfPart) -> bool:
         if not self.full:
             self.offered[digest] = data
         return not self.full
