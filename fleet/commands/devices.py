@@ -42,14 +42,23 @@ def run_show(args: argparse.Namespace) -> int:
     with client.Client(args) as api:
         device = api.send("GET", f"/devices/{args.device}").json()
         deployments = list(api.send("GET", f"/devices/{args.device}/deployments?limit=20").json()["items"])
+        newest = api.send("GET", f"/devices/{args.device}/health?limit=1").json()["items"]
+        events = list(api.send("GET", f"/devices/{args.device}/events?limit=10").json()["items"])
+    health = newest[0] if newest else None
     if args.json:
-        client.print_json("device", {"device": device, "deployments": deployments})
+        content = {"device": device, "deployments": deployments, "health": health, "events": events}
+        client.print_json("device", content)
         return 0
     print(f"{device['id']}  {_state(device)}  last seen {device['last_seen_at'] or 'never'}")
     print(f"agent {device['agent_version']} on {device['architecture']}, enrolled {device['enrolled_at']}")
     print(f"runs {_runs(device)}")
     rows = [[one["model"], str(one["release"]), one["state"], one["code"], one["reason"]] for one in deployments]
     table.print_table(("MODEL", "RELEASE", "STATE", "CODE", "REASON"), rows)
+    for sentence in _wrong(device, health):
+        print(sentence)
+    if events:
+        print()
+        table.print_table(("EVENT", "AT", "TEXT"), [[one["name"], one["at"], one["text"]] for one in events])
     return 0
 
 
@@ -59,6 +68,20 @@ def run_revoke(args: argparse.Namespace) -> int:
         api.send("POST", f"/devices/{args.device}/revocation")
     sys.stderr.write(f"{args.device} is revoked. A new claim lets it in again.\n")
     return 0
+
+
+def _wrong(device: dict[str, Any], health: dict[str, Any] | None) -> list[str]:
+    """Return what the device refuses, and what was wrong when it last told how it is."""
+    found = [f"refused: {sentence}" for sentence in (device["reported"] or {}).get("refusals", [])]
+    for station in health["health"]["stations"] if health is not None else ():
+        if station.get("not_ready"):
+            found.append(f"{station['station']}: not ready: {station['not_ready']}")
+        for view in station.get("views", ()):
+            place = f"{station['station']}/{view['view']}"
+            if view["trouble"]:
+                found.append(f"{place}: no frames: {view['trouble']}")
+            found += [f"{place}: the picture is wrong: {vital.replace('_', ' ')}" for vital in view["vitals"]]
+    return found
 
 
 def _state(device: dict[str, Any]) -> str:
