@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.capture import decoder_log
 from agent.capture import reference as references
 from agent.capture.frame import Vital
 from agent.capture.reference import Reference
@@ -189,3 +190,71 @@ def _cut(images: list[Image]) -> list[Image]:
         np.ascontiguousarray(image[top : top + height, left : left + width])
         for image, top, left in zip(images, tops, lefts, strict=True)
     ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamOutcome:
+    """What came of one damaged stream, in pictures.
+
+    Args:
+        damaged: differ visibly from the whole stream's.
+        by_log, by_picture, by_either: of these, told by the decoder's log, by the picture itself, by either.
+        first_told: the first damaged picture was told by either.
+        false: whole pictures told.
+    """
+
+    damaged: int
+    by_log: int
+    by_picture: int
+    by_either: int
+    first_told: bool
+    false: int
+
+
+def read_logged(path: Path) -> list[bool]:
+    """Decode a stream and return for each picture whether the decoder's log tells damage."""
+    return [told for _, told in _logged(path)]
+
+
+def _logged(path: Path) -> Iterator[tuple[Image, bool]]:
+    with decoder_log.DecoderLog() as log:
+        watch = decoder_log.DamageWatch()
+        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+        try:
+            log.damage()  # what it said of the file as a whole
+            while True:
+                read, image = capture.read()
+                if not read:
+                    return
+                alone = int(capture.get(cv2.CAP_PROP_FRAME_TYPE)) == ord("I")
+                yield np.asarray(image, dtype=np.uint8), watch.see(complained=log.damage(), stands_alone=alone)
+        finally:
+            capture.release()
+
+
+def damaged_stream(clip_path: Path, out: Path, kind: damaged_video.Kind, seed: int) -> StreamOutcome:
+    """Damage one picture that stands alone, or one predicted one, somewhere in a clip, and see who tells."""
+    places, alone = damaged_video.samples_of(clip_path.read_bytes())
+    random = np.random.default_rng(seed)
+    first = int(random.choice(alone[1:])) if seed % 2 else int(random.integers(30, len(places) - 60))
+    damaged_video.damage(clip_path, out, samples=[first], kind=kind, seed=seed)
+    window = range(first - 20, first + 80)
+    whole = [image if number in window else None for number, image in enumerate(damaged_video.frames(clip_path))]
+    # What a stream of its own begins with is not held against the picture: the vitals need no reference for this.
+    watch = VitalsWatch(VitalsSettings(frozen_after=0))
+    rows = []
+    for number, (image, by_log) in enumerate(_logged(out)):
+        intact = whole[number] if number < len(whole) else None
+        if intact is None:
+            continue
+        broken = float(np.mean(cv2.absdiff(image, intact))) > DAMAGE_LEVELS
+        rows.append((broken, by_log, Vital.CORRUPT in watch.see(image)))
+    damaged_rows = [row for row in rows if row[0]]
+    return StreamOutcome(
+        damaged=len(damaged_rows),
+        by_log=sum(row[1] for row in damaged_rows),
+        by_picture=sum(row[2] for row in damaged_rows),
+        by_either=sum(row[1] or row[2] for row in damaged_rows),
+        first_told=bool(damaged_rows) and (damaged_rows[0][1] or damaged_rows[0][2]),
+        false=sum(row[2] for row in rows if not row[0]),
+    )
