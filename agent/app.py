@@ -6,6 +6,7 @@ import logging
 import platform
 import sys
 import threading
+from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
@@ -13,10 +14,11 @@ import cv2
 import onnxruntime
 
 from agent import identity
+from agent.capture import commissioned
 from agent.capture.encode import PictureKeeper
 from agent.capture.feed import Feed
-from agent.capture.frame import SourceInfo
-from agent.capture.sources import source_of
+from agent.capture.reference import ReferenceStore
+from agent.capture.target import CalibrationStore
 from agent.clock import SystemClock
 from agent.deploy import compatibility, selftest
 from agent.deploy.journal import Journal
@@ -26,18 +28,13 @@ from agent.desired import DesiredKeeper
 from agent.health import cores, memory, time_quality
 from agent.health.probes import Probes
 from agent.health.reporter import HIGH_WATER_KEY, Overview, Reporter
-from agent.inspection.records import TimeQuality
-from agent.inspection.setup import own_setup
 from agent.inspection.stations import Stations
-from agent.inspection.worker import StationWorker
+from agent.inspection.turns import Turns
 from agent.keeper import Keeper
-from agent.line.each_frame import EachFrame
-from agent.line.modbus_client import ModbusClientLine
-from agent.line.modbus_server import ModbusServerLine
-from agent.line.simulated import SimulatedController
-from agent.line.trigger import Line
-from agent.settings import Settings, StationSettings
-from agent.settings_checks import host_port
+from agent.local.api import LocalApi
+from agent.local.server import LocalServer
+from agent.settings import Settings
+from agent.station_assembly import Shared, assemble
 from agent.threads import Worker
 from agent.uplink.fleet_api import FleetApi
 from agent.uplink.link import Link, LinkSettings
@@ -48,7 +45,7 @@ from agent.version import VERSION
 from agent.vision.runtime import RuntimeOptions
 from wire import mint
 from wire.deployment import DeploymentReport
-from wire.inspection import Mode
+from wire.errors import LinesideError
 from wire.messages import Command, CommandName, Event, Lane, Reported, RunningModel, Severity
 
 log = logging.getLogger(__name__)
@@ -112,13 +109,27 @@ class Agent:
         self._outbox.borrow_from(spool)
         self._pictures = PictureUploader(spool, self._api, self._clock)
         self._keeper_of_pictures = PictureKeeper(self._pictures)
-        self._feeds: dict[str, dict[str, Feed]] = {}
-        self._lines: list[Line] = []
-        self._stations = {station.id: self._station(station) for station in settings.stations}
+        stations = Shared(
+            device=device,
+            clock=self._clock,
+            mint=self._mint,
+            outbox=self._outbox,
+            pictures=self._keeper_of_pictures,
+            references=ReferenceStore(commissioned.root_of(data_dir)),
+            turns=Turns(cores.usable(), self._clock),
+            runtime=settings.runtime,
+            sampling_salt=self._sampling_salt(),
+            time_quality=self._wall_clock.quality,
+            tell=self._tell,
+        )
+        self._stations = {station.id: assemble(station, stations) for station in settings.stations}
+        workers = {name: station.worker for name, station in self._stations.items()}
+        feeds = {name: station.feeds for name, station in self._stations.items()}
         options = RuntimeOptions(
             threads=settings.runtime.threads, provider=settings.runtime.provider, cache_dir=data_dir / "cache"
         )
-        self._models = Stations(self._stations, options, self._deployment_of)
+        calibrations = CalibrationStore(commissioned.root_of(data_dir))
+        self._models = Stations(workers, options, self._deployment_of, calibrations.read)
         self._store = Store(data_dir / "models")
         self._link = Link(
             LinkSettings(
@@ -156,7 +167,7 @@ class Agent:
         self._threads = [
             *(
                 Worker(f"station-{name}-{number}", partial(worker.run, number=number))
-                for name, worker in self._stations.items()
+                for name, worker in workers.items()
                 for number in range(worker.thread_count)
             ),
             Worker("keeper", self._keeper.run),
@@ -167,8 +178,9 @@ class Agent:
             data_dir=data_dir,
             outbox=self._outbox,
             probes=Probes(data_dir),
-            workers=self._stations,
-            feeds=self._feeds,
+            workers=workers,
+            feeds=feeds,
+            around={name: station.around for name, station in self._stations.items()},
             threads=[*self._threads, *self._readers()],
             heartbeats={
                 "uplink": lambda: self._link.heartbeat_ns,
@@ -181,27 +193,31 @@ class Agent:
             interval_s=settings.health.interval_s,
         )
         self._threads.append(Worker("reporter", self._reporter.run))
+        self._local = self._local_server(feeds) if settings.local.enabled else None
 
     def start(self) -> None:
         """Start all threads; the stations first, so that no trigger waits for a network."""
         for thread in self._threads:
             thread.start()
         self._pictures.start()
+        if self._local is not None:
+            self._local.start()
         self._report()
         self._link.start()
         log.info("%s runs.", self._settings.device.id, extra={"event": "agent.started"})
 
     def close(self) -> None:
         """Stop judging first, then send what can be sent, then close the files."""
-        for line in self._lines:
-            line.close()
+        for station in self._stations.values():
+            station.stop_line()
+        if self._local is not None:
+            self._local.close()
         for thread in self._threads:
             if not thread.join(_JOIN_TIMEOUT_S):
                 log.error("Thread %s did not end.", thread.name, extra={"event": "thread.stuck"})
         self._reporter.flush_counters()
-        for feeds in self._feeds.values():
-            for feed in feeds.values():
-                feed.close()
+        for station in self._stations.values():
+            station.close_cameras()
         self._keeper_of_pictures.close()
         self._pictures.stop(_JOIN_TIMEOUT_S)
         self._link.stop(_JOIN_TIMEOUT_S)
@@ -210,43 +226,24 @@ class Agent:
         log.info("%s has stopped.", self._settings.device.id, extra={"event": "agent.stopped"})
 
     def _readers(self) -> list[Worker]:
-        return [feed.worker for feeds in self._feeds.values() for feed in feeds.values() if feed.worker is not None]
+        feeds = [feed for station in self._stations.values() for feed in station.feeds.values()]
+        return [feed.worker for feed in feeds if feed.worker is not None]
 
-    def _station(self, station: StationSettings) -> StationWorker:
-        line = self._line(station)
-        self._lines.append(line)
-        feeds = {
-            view.id: Feed(source_of(view.id, view.source, self._clock), policy=view.source.policy)
-            for view in station.views
-        }
-        self._feeds[station.id] = feeds
-        opened: dict[str, SourceInfo] = {view: feed.open() for view, feed in feeds.items()}
-        return StationWorker(
+    def _local_server(self, feeds: Mapping[str, Mapping[str, Feed]]) -> LocalServer:
+        stations = self._stations
+        local = self._settings.local
+        api = LocalApi(
             device=self._settings.device.id,
-            settings=station,
-            line=line,
-            feeds=feeds,
-            time_classes={view: info.time_class for view, info in opened.items()},
-            setup=own_setup(station, self._sampling_salt()),
-            outbox=self._outbox,
-            pictures=self._keeper_of_pictures,
-            mint=self._mint,
-            clock=self._clock,
-            time_quality=self._time_quality,
-            thread_count=_thread_count(self._settings, station),
+            status=self._reporter.status,
+            metrics=self._reporter.metrics,
+            counters={name: station.http for name, station in stations.items() if station.http is not None},
+            desks={name: station.worker for name, station in stations.items()},
+            views=feeds,
+            keep_reference=lambda station, view, image_bgr: stations[station].keep_reference(
+                view, image_bgr, self._clock.now_utc()
+            ),
         )
-
-    def _line(self, station: StationSettings) -> Line:
-        if station.line.kind == "each_frame":
-            return EachFrame(self._clock, self._mint, Mode(station.line.mode))
-        modbus = station.line.modbus
-        if station.line.kind == "modbus" and modbus is not None:
-            if modbus.role == "server":
-                return ModbusServerLine(modbus, self._clock, station.id)
-            # A part whose moment is less certain than a frame may be off would be judged by its neighbour's picture.
-            return ModbusClientLine(modbus, self._clock, station.id, trust_ms=station.frame_tolerance_ms)
-        host, port = host_port(station.line.address or "")
-        return SimulatedController(host, port, self._clock, station.id)
+        return LocalServer(local.host, local.port, api.routes(), allow_network=local.allow_network)
 
     def _sampling_salt(self) -> str:
         """The salt of the device's own sampling plan, made once."""
@@ -255,9 +252,6 @@ class Agent:
             salt = mint.salt()
             self._outbox.meta_set(_SALT_KEY, salt)
         return salt
-
-    def _time_quality(self) -> TimeQuality:
-        return self._wall_clock.quality()
 
     def _running(self) -> tuple[RunningModel, ...]:
         return tuple(
@@ -292,6 +286,7 @@ class Agent:
             pictures_waiting=self._pictures.stats().waiting,
             models=self._running(),
             refusals=self._keeper.refusals,
+            local_address=self._local.address if self._local is not None else None,
         )
 
     def _deployment_of(self, model: str, digest: str) -> str | None:
@@ -308,19 +303,13 @@ class Agent:
             self._reporter.send_soon()
         else:
             self._report()
-        self._outbox.put(
-            Lane.EVENTS,
-            Event(
-                at=self._clock.now_utc(),
-                name="command.finished",
-                severity=Severity.NOTE,
-                text=f"{command.name.value} {command.id}",
-            ),
-        )
+        self._tell("command.finished", Severity.NOTE, f"{command.name.value} {command.id}")
 
-
-def _thread_count(settings: Settings, station: StationSettings) -> int:
-    """Parts of a line come one at a time; frames of a clip keep all cores busy."""
-    if settings.runtime.station_threads is not None:
-        return settings.runtime.station_threads
-    return min(cores.usable(), _MOST_THREADS) if station.line.kind == "each_frame" else 1
+    def _tell(self, name: str, severity: Severity, text: str) -> None:
+        """Tell the fleet of an event; a full disk must not stop what it tells of."""
+        try:
+            self._outbox.put(
+                Lane.EVENTS, Event(at=self._clock.now_utc(), name=name, severity=severity, text=text[:1000])
+            )
+        except LinesideError as error:
+            log.warning("The event %s is not told: %s", name, error, extra={"event": "event.lost"})

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from agent.capture.calibration import Calibration
 from agent.inspection import judge
 from agent.inspection.catalogue import Catalogue, Refused
 from agent.inspection.setup import StationSetup, ViewSetup
@@ -53,12 +54,20 @@ class RecipeBook:
         own: what the device's file says of the station.
         thread_count: of the station; each thread has pipelines of its own.
         deployment_of: the deployment that brought a version, by model and digest.
+        calibration_of: millimetres of a view, None where it is not calibrated.
     """
 
-    def __init__(self, own: StationSetup, thread_count: int, deployment_of: Callable[[str, str], str | None]) -> None:
+    def __init__(
+        self,
+        own: StationSetup,
+        thread_count: int,
+        deployment_of: Callable[[str, str], str | None],
+        calibration_of: Callable[[str], Calibration | None],
+    ) -> None:
         self.own = own
         self._thread_count = thread_count
         self._deployment_of = deployment_of
+        self._calibration_of = calibration_of
         self._first: dict[tuple[str, int, str], Pipeline] = {}
 
     def catalogue_of(
@@ -155,7 +164,7 @@ class RecipeBook:
 
     def _pipeline(self, view: str, number: int, version: Loaded, parameters: dict[str, float]) -> Pipeline:
         """All recipes' pipelines of one thread and view use the same memory: the thread uses one after the other."""
-        pipeline = Pipeline(version.session, version.package, parameters)
+        pipeline = Pipeline(version.session, version.package, parameters, calibration=self._calibration_of(view))
         key = (view, number, version.session.digest)
         pipeline.share_memory_with(self._first.setdefault(key, pipeline))
         return pipeline

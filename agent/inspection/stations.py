@@ -6,8 +6,10 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, TypeVar
 
+from agent.capture.calibration import Calibration
 from agent.inspection.catalogue import Catalogue, Refused
 from agent.inspection.recipe_book import Loaded, RecipeBook, wanted_recipes
 from agent.inspection.worker import StationWorker
@@ -30,12 +32,14 @@ class Stations:
         workers: Mapping[str, StationWorker],
         options: runtime.RuntimeOptions,
         deployment_of: Callable[[str, str], str | None],
+        calibration_of: Callable[[str, str], Calibration | None] = lambda _station, _view: None,
     ) -> None:
         self._workers = workers
         self._options = options
         self._loaded: dict[str, Loaded] = {}
         self._books = {
-            station: RecipeBook(worker.own, worker.thread_count, deployment_of) for station, worker in workers.items()
+            station: RecipeBook(worker.own, worker.thread_count, deployment_of, partial(calibration_of, station))
+            for station, worker in workers.items()
         }
         self._deployment_of = deployment_of
 
