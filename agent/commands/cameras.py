@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from wire.messages import ViewHealth
 
 SCHEMA: Final = "lineside.cameras/1"
-_HEAD: Final = ("VIEW", "STATE", "FRAMES/S", "USED/S", "NEWEST", "LOST", "RESTARTS", "SOURCE")
-# A mailbox in which the newest frame wins replaces those that no part asked for: nothing is lost by that.
-_NO_LOSS: Final = "replaced"
+_HEAD: Final = ("VIEW", "STATE", "FRAMES/S", "USED/S", "NEWEST", "DROPPED", "RESTARTS", "SOURCE")
+# No part misses them: in a mailbox the newest frame wins, and a stream may begin with frames of before.
+_NOT_MISSED: Final = frozenset({"replaced", "stale"})
 
 
 def add_parser(subparsers: Any) -> None:
@@ -88,9 +88,10 @@ def run_reference(args: argparse.Namespace) -> int:
 
 
 def _row(name: str, view: ViewHealth, source: str) -> tuple[str, ...]:
-    lost = sum(count for reason, count in view.frames_dropped.items() if reason != _NO_LOSS)
+    dropped = sum(count for reason, count in view.frames_dropped.items() if reason not in _NOT_MISSED)
     age = f"{running.words_of_s(view.frame_age_ms / 1000)} ago" if view.frame_age_ms is not None else "never"
-    return (name, _state(view), _rate(view.fps_in), _rate(view.fps_used), age, str(lost), str(view.restarts), source)
+    rates = (_rate(view.fps_in), _rate(view.fps_used)) if view.connected else ("-", "-")
+    return (name, _state(view), *rates, age, str(dropped), str(view.restarts), source)
 
 
 def _state(view: ViewHealth) -> str:

@@ -68,7 +68,7 @@ class LastWord:
 
     Args:
         age_s: how long ago.
-        runs: its process is there.
+        runs: its process is there; only asked where the word is not fresh.
     """
 
     status: Status
@@ -121,7 +121,7 @@ def read(args: argparse.Namespace) -> LastWord:
             error.next_step = "Name its settings or its data folder: --config agent.toml, or --data-dir DIR."
         raise
     age_s = (datetime.now(UTC) - found.at).total_seconds()
-    return LastWord(status=found, age_s=age_s, runs=_runs(found))
+    return LastWord(status=found, age_s=age_s, runs=age_s <= FRESH_S or _runs(found))
 
 
 def running(args: argparse.Namespace) -> Status:
@@ -187,9 +187,11 @@ def _no_such(kind: str, name: str, known: list[str]) -> LinesideError:
 
 def troubles_of(view: ViewHealth, without: tuple[str, ...] = ()) -> list[str]:
     """Return what is wrong with a view, in sentences."""
+    found = [f"no frames: {view.trouble.rstrip('.')}."] if view.trouble else []
+    if not view.vitals:
+        return found
     from agent.health.troubles import VITAL_WORDS
 
-    found = [f"no frames: {view.trouble.rstrip('.')}."] if view.trouble else []
     return found + [f"{VITAL_WORDS.get(vital, vital)}." for vital in view.vitals if vital not in without]
 
 

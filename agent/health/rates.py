@@ -19,8 +19,9 @@ class FrameRates:
         """Take a view's counts; return frames in and used per second, None before there are two looks apart."""
         samples = self._samples.setdefault((station, view), deque(maxlen=_SAMPLES_MOST))
         samples.append((at_ns, frames_in, used))
-        # One sample as old as the window stays, so that the whole window is measured.
-        while len(samples) > 2 and at_ns - samples[1][0] >= WINDOW_NS:
+        # One sample as old as the window stays, so that the whole window is measured; and one from before the first
+        # frame, so that the time a camera took to open is not.
+        while len(samples) > 2 and (at_ns - samples[1][0] >= WINDOW_NS or samples[1][1] == 0):
             samples.popleft()
         first_ns, first_in, first_used = samples[0]
         seconds = (at_ns - first_ns) / 1e9

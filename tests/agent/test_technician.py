@@ -32,7 +32,7 @@ def agent(tmp_path: Path) -> Iterator[LocalAgent]:
     outlet = station_of(
         "outlet",
         [
-            view_of("top"),
+            view_of("top", frames_dropped={"replaced": 4400, "stale": 2}),
             view_of("front", vitals=("blurred", "moved")),
             view_of(
                 "side", connected=False, trouble=LOST, fps_in=0.0, fps_used=0.0, frame_age_ms=192_000.0, restarts=4
@@ -79,11 +79,11 @@ def test_the_cameras_are_listed_and_a_lost_one_says_why(run: Run) -> None:
     status, out, err = run("cameras", "list")
     assert (status, err) == (0, "")
     assert out.splitlines() == [
-        "VIEW          STATE           FRAMES/S  USED/S  NEWEST      LOST  RESTARTS  SOURCE",
-        "outlet/top    ok              25.0      3.0     0.03 s ago  0     0         rtsp://10.0.0.7/live",
-        "outlet/front  BLURRED, MOVED  25.0      3.0     0.03 s ago  0     0         v4l2 /dev/v4l/by-id/usb-1",
-        "outlet/side   LOST            0.0       0.0     3 min ago   0     4         rtsp://10.0.0.8/live",
-        "inlet/top     ok              25.0      3.0     0.03 s ago  0     0         video clip.mp4",
+        "VIEW          STATE           FRAMES/S  USED/S  NEWEST      DROPPED  RESTARTS  SOURCE",
+        "outlet/top    ok              25.0      3.0     0.03 s ago  0        0         rtsp://10.0.0.7/live",
+        "outlet/front  BLURRED, MOVED  25.0      3.0     0.03 s ago  0        0         v4l2 /dev/v4l/by-id/usb-1",
+        "outlet/side   LOST            -         -       3 min ago   0        4         rtsp://10.0.0.8/live",
+        "inlet/top     ok              25.0      3.0     0.03 s ago  0        0         video clip.mp4",
         "outlet/front: the picture is blurred.",
         "outlet/front: the camera has moved against its reference view.",
         f"outlet/side: no frames: {LOST}.",

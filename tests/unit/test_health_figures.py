@@ -27,6 +27,13 @@ def test_the_rate_is_that_of_the_last_ten_seconds() -> None:
     assert stopped[-1] == (0.0, 0.0)
 
 
+def test_the_time_a_camera_took_to_open_is_not_counted() -> None:
+    rates = FrameRates()
+    for second in range(6):
+        rates.add("outlet", "top", second * SECOND_NS, 0, 0)
+    assert rates.add("outlet", "top", 6 * SECOND_NS, 25, 3) == (25.0, 3.0)
+
+
 def test_views_are_counted_apart() -> None:
     rates = FrameRates()
     rates.add("outlet", "top", 0, 0, 0)
