@@ -11,7 +11,7 @@ from typing import Final
 
 from wire import command_line
 
-_COMMANDS: Final = ("serve", "db", "claim", "token", "models", "devices", "desired")
+_COMMANDS: Final = ("serve", "ingest", "db", "claim", "token", "models", "devices", "desired")
 
 
 def build_parser() -> argparse.ArgumentParser:

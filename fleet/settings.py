@@ -15,6 +15,7 @@ from wire.errors import LinesideError
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 BrokerChoice = Literal["auto", "embedded", "mosquitto", "external"]
+IngestChoice = Literal["inside", "elsewhere"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,8 @@ class FileSettings:
         data_dir: folder of the database, the blobs and the broker's files.
         host: address the API listens on.
         broker: `external` uses a broker that runs already; the others start one.
+        ingest: `inside` takes the devices' messages in the process of `serve`; `elsewhere` leaves them to
+            `lineside-fleet ingest`.
         mqtt_host: address the broker listens on, or is found at where it is external.
         mqtt_advertised_host: address devices are told at enrolment; the default is `mqtt_host`.
         session_hours: how long a browser stays signed in.
@@ -35,6 +38,7 @@ class FileSettings:
     host: Annotated[str, msgspec.Meta(min_length=1, max_length=253)] = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8080
     broker: BrokerChoice = "auto"
+    ingest: IngestChoice = "inside"
     mqtt_host: Annotated[str, msgspec.Meta(min_length=1, max_length=253)] = "127.0.0.1"
     mqtt_port: Port = 1883
     mqtt_advertised_host: Annotated[str, msgspec.Meta(min_length=1, max_length=253)] | None = None
@@ -50,6 +54,7 @@ class FleetSettings:
     host: str = "127.0.0.1"
     port: int = 8080
     broker: BrokerChoice = "auto"
+    ingest: IngestChoice = "inside"
     mqtt_host: str = "127.0.0.1"
     mqtt_port: int = 1883
     mqtt_advertised_host: str | None = None

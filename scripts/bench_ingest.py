@@ -2,8 +2,8 @@
 
 The contestants are those of `ingest_parts.py`. They take turns, each in a new process over a new database, behind a
 mosquitto with the fleet's own configuration, fed the same messages by `mqtt_load.py`: one event a message, and ten. The
-clock runs until every event is acknowledged to its device. Wall time on a shared machine is noisy, so the contestants' own processor time stands beside
-it. Prints one JSON object on its last line. Needs mosquitto.
+clock runs until every event is acknowledged to its device. Wall time on a shared machine is noisy, so the contestants'
+own processor time stands beside it. Prints one JSON object on its last line. Needs mosquitto.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from scripts.mqtt_load import Message
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 PARTS: Final = ("raw", "lineside")
 EVENTS_PER_MESSAGE: Final = (1, 10)
-WINDOW: Final = 2_000
+WINDOW: Final = 2_000  # messages
 GOALS: Final = {"ratio": 0.8, "events_per_s": 25_000, "messages_per_s": 5_000, "commit_p99_ms": 1_000}
 
 
@@ -61,10 +64,10 @@ def measure(program: Path, folder: Path, args: argparse.Namespace) -> dict[str, 
         count = args.messages if events == 1 else max(args.devices, args.messages // 4)
         found: dict[str, list[dict[str, float]]] = {part: [] for part in PARTS}
         for number in range(args.rounds):
-            made = mqtt_load.payloads(args.devices, count, events)
+            made = mqtt_load.messages_of(args.devices, count, events)
             for part in PARTS if number % 2 == 0 else reversed(PARTS):
                 with broker(program, folder) as port:
-                    found[part].append(run(part, port, made, events, args.devices, folder))
+                    found[part].append(run(part, port, made, args.devices, folder))
                 row = found[part][-1]
                 print(
                     f"{events} events a message, round {number + 1}: {part} {row['events_per_s']:.0f} events/s, "
@@ -97,9 +100,7 @@ def summary(found: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     }
 
 
-def run(
-    part: str, port: int, made: list[tuple[str, bytes]], events: int, devices: int, folder: Path
-) -> dict[str, float]:
+def run(part: str, port: int, made: list[Message], devices: int, folder: Path) -> dict[str, float]:
     """Start a contestant, have it take in all messages, and return its figures.
 
     Raises:
@@ -114,7 +115,7 @@ def run(
         try:
             if child.stdout is None or child.stdout.readline() != "ready\n":
                 raise RuntimeError(f"{part} did not start")
-            carried = mqtt_load.carry(port, made, events, WINDOW)
+            carried = mqtt_load.carry(port, made, window=WINDOW * made[0].events)
             rest, _ = child.communicate(timeout=60)
         finally:
             if child.poll() is None:

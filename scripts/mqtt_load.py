@@ -12,6 +12,7 @@ import select
 import socket
 import struct
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -25,16 +26,35 @@ from wire.messages import Batch, Entry, Lane, RangeAck
 from wire.mint import Mint
 from wire.sampling import Draw
 
+_BURST: Final = 64
 ACKS: Final = f"{topics.ROOT}/+/+/down/ack"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One batch: `events` records of `device`, from the sequence number `first` on."""
+
+    topic: str
+    payload: bytes
+    device: str
+    first: int
+    events: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Carried:
-    """What one load came to: seconds from the first packet to the last acknowledgement, and events acknowledged."""
+    """What one load came to.
+
+    Args:
+        seconds: from the first packet to the last acknowledgement.
+        events: acknowledged, each counted once.
+        sent: messages, those that were sent again included.
+    """
 
     seconds: float
     events: int
     messages: int
+    sent: int
     bytes_per_event: float
 
 
@@ -75,8 +95,8 @@ def record(device: str, sequence: int, mint: Mint) -> Inspection:
     )
 
 
-def payloads(devices: int, messages: int, events: int) -> list[tuple[str, bytes]]:
-    """Return topics and payloads: messages of so many events each, the devices taking turns.
+def messages_of(devices: int, messages: int, events: int) -> list[Message]:
+    """Return messages of so many events each, the devices taking turns.
 
     Bodies differ in what indexes see (id, sequence, times), and are otherwise alike.
     """
@@ -100,45 +120,68 @@ def payloads(devices: int, messages: int, events: int) -> list[tuple[str, bytes]
             )
             entries.append(Entry(seq=seq, body=msgspec.Raw(codec.encode(body))))
         batch = Batch(device=device, epoch=epoch, lane=Lane.INSPECTIONS, entries=tuple(entries))
-        made.append((topics.path("inspections", device), codec.encode(batch)))
+        made.append(
+            Message(
+                topic=topics.path("inspections", device),
+                payload=codec.encode(batch),
+                device=device,
+                first=turn * events + 1,
+                events=events,
+            )
+        )
     return made
 
 
-def carry(port: int, made: Sequence[tuple[str, bytes]], events: int, window: int, patience_s: float = 120.0) -> Carried:
+def carry(
+    port: int,
+    made: Sequence[Message],
+    *,
+    window: int,
+    resend_after_s: float | None = None,
+    patience_s: float = 120.0,
+) -> Carried:
     """Send the messages and wait until each of their events is acknowledged.
 
     Args:
-        events: per message.
-        window: messages on their way without acknowledgement.
+        window: events on their way without acknowledgement.
+        resend_after_s: what is missing is sent again where nothing was acknowledged for so long; None: never.
 
     Raises:
         TimeoutError: naming how many are missing.
     """
-    packets = [_publish(topic, payload, 1 + index % 65_000) for index, (topic, payload) in enumerate(made)]
-    total = len(packets) * events
+    packets = [_publish(one.topic, one.payload, 1 + index % 65_000) for index, one in enumerate(made)]
+    total = sum(one.events for one in made)
     settled: set[tuple[str, int]] = set()
     inbound = bytearray()
-    deadline = time.monotonic() + patience_s
+    queue, sent, on_way = deque(range(len(made))), 0, 0
     with contextlib.closing(_connect(port)) as connection:
         connection.setblocking(False)
-        sent, outbound, began = 0, memoryview(b""), time.monotonic()
+        outbound, began = memoryview(b""), time.monotonic()
+        moved = began
         while len(settled) < total:
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now - began > patience_s:
                 raise TimeoutError(f"{total - len(settled)} of {total} events were not acknowledged")
-            if not outbound and sent < len(packets):
-                free = window - (sent - len(settled) // events)
-                if free > 0:
-                    upto = min(len(packets), sent + min(free, 64))
-                    outbound, sent = memoryview(b"".join(packets[sent:upto])), upto
+            if not outbound and resend_after_s is not None and now - moved > resend_after_s:
+                queue = deque(k for k, one in enumerate(made) if (one.device, one.first) not in settled)
+                on_way, moved = len(settled), now
+            burst: list[bytes] = []
+            while not outbound and queue and len(burst) < _BURST and on_way - len(settled) < window:
+                burst.append(packets[queue[0]])
+                on_way += made[queue.popleft()].events
+            sent += len(burst)
+            outbound = memoryview(b"".join(burst)) if burst else outbound
             _, writable, _ = select.select([connection], [connection] if outbound else [], [], 0.2)
             if writable:
                 outbound = outbound[connection.send(outbound) :]
             with contextlib.suppress(BlockingIOError):
                 inbound += connection.recv(1 << 16)
+            before = len(settled)
             _read(inbound, settled)
+            moved = time.monotonic() if len(settled) > before else moved
         seconds = time.monotonic() - began
-    size = sum(len(payload) for _, payload in made) / total
-    return Carried(seconds=seconds, events=total, messages=len(packets), bytes_per_event=size)
+    size = sum(len(one.payload) for one in made) / total
+    return Carried(seconds=seconds, events=total, messages=len(made), sent=sent, bytes_per_event=size)
 
 
 def _read(inbound: bytearray, settled: set[tuple[str, int]]) -> None:

@@ -35,6 +35,7 @@ commands:
   test    the test suite; arguments go to pytest, whose exit status this is
   check   ruff, mypy --strict and import-linter: all of them run, all of them are reported
   bench   agent: what the agent costs beside a bare run of the model and a plain loop [--json] [--rounds N]
+          ingest: what the fleet takes in beside the same chain written by hand [--json] [--rounds N] [--devices N]
   soak    fuzz-models: hostile manifests and model files for as long as you say [--minutes N] [--json]
 
 The first run makes .venv and installs into it; later runs start at once. uv is used when it is on the PATH, else pip.
@@ -52,7 +53,11 @@ exit status:
 NEEDS = {"demo": "demo", "test": "dev", "check": "dev", "bench": "dev", "soak": "dev"}
 PROVIDES = {"demo": ("demo",), "dev": ("dev", "demo")}
 # The second word of `bench` and `soak`, and the script that it starts.
-SCRIPTS = {("bench", "agent"): "bench_agent.py", ("soak", "fuzz-models"): "fuzz_models.py"}
+SCRIPTS = {
+    ("bench", "agent"): "bench_agent.py",
+    ("bench", "ingest"): "bench_ingest.py",
+    ("soak", "fuzz-models"): "fuzz_models.py",
+}
 CHECKS = (
     ("ruff check", ["ruff", "check", "."]),
     ("ruff format", ["ruff", "format", "--check", "."]),

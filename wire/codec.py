@@ -15,6 +15,7 @@ _encoder: Final = msgspec.json.Encoder()
 _decoders: Final[dict[type, msgspec.json.Decoder[Any]]] = {}  # one per class: making one costs more than using it
 _ZLIB_FIRST_BYTE: Final = b"\x78"
 MAX_INFLATED_BYTES: Final = 4 * 1024 * 1024
+_PIECE_BYTES: Final = 64 * 1024
 
 
 def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
@@ -46,6 +47,23 @@ def decode(payload: bytes | msgspec.Raw, kind: type[T]) -> T:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LinesideError("message.undecodable", f"{kind.__name__} cannot be read: {error}.") from error
     return value
+
+
+def plain_bytes(payload: bytes) -> int:
+    """Return how many bytes a payload has when it is not compressed, without ever holding them all.
+
+    What is damaged, or goes over `MAX_INFLATED_BYTES`, counts as far as it could be read.
+    """
+    if payload[:1] != _ZLIB_FIRST_BYTE:
+        return len(payload)
+    inflater, total, rest = zlib.decompressobj(), 0, payload
+    try:
+        while rest and total < MAX_INFLATED_BYTES:
+            total += len(inflater.decompress(rest, _PIECE_BYTES))
+            rest = inflater.unconsumed_tail
+    except zlib.error:
+        pass
+    return max(total, len(payload))
 
 
 def canonical(value: object) -> bytes:

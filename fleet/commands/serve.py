@@ -29,6 +29,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--host", help="address of the API and pages (default: 127.0.0.1, this machine only)")
     parser.add_argument("--port", type=int, help="default: 8080; 0 takes a free one")
     parser.add_argument("--broker", choices=_BROKERS, help="default: auto - mosquitto where it is, else embedded")
+    parser.add_argument(
+        "--ingest", choices=("inside", "elsewhere"), help="default: inside; elsewhere: `lineside-fleet ingest` does it"
+    )
     parser.add_argument("--mqtt-host", metavar="HOST", help="address of the broker (default: 127.0.0.1)")
     parser.add_argument("--mqtt-port", type=int, metavar="PORT", help="default: 1883")
     parser.add_argument("--verbose", action="store_true", help="log more")
@@ -41,7 +44,13 @@ def run(args: argparse.Namespace) -> int:
     from fleet import log
 
     settings = local.settings_of(
-        args, host=args.host, port=args.port, broker=args.broker, mqtt_host=args.mqtt_host, mqtt_port=args.mqtt_port
+        args,
+        host=args.host,
+        port=args.port,
+        broker=args.broker,
+        ingest=args.ingest,
+        mqtt_host=args.mqtt_host,
+        mqtt_port=args.mqtt_port,
     )
     log.set_up(verbose=args.verbose)
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -59,9 +68,12 @@ def _serve(settings: FleetSettings, engine: Any) -> None:
 
     import uvicorn
 
+    from fleet import collector
     from fleet.app import create_app
     from fleet.blobs.store import FolderBlobs
     from fleet.broker import supervisor
+    from fleet.ingest import claim, shards
+    from fleet.ingest.waker import Waker
     from fleet.ingest.worker import Ingest
     from wire import package
 
@@ -74,11 +86,16 @@ def _serve(settings: FleetSettings, engine: Any) -> None:
         stack.callback(broker.stop)
         broker.start()
         host, port = broker.address
-        ingest = Ingest(engine, broker.address, broker.protocol)
-        stack.callback(ingest.stop)
-        ingest.start()
+        announcer: Ingest | Waker
+        if settings.ingest == "inside":
+            stack.enter_context(claim.hold(settings.data_dir, shards.WHOLE))
+            announcer = Ingest(engine, broker.address, broker.protocol)
+        else:
+            announcer = Waker(broker.address, broker.protocol)
+        stack.callback(announcer.stop)
+        announcer.start()
         kind: Any = broker.kind
-        app = create_app(replace(settings, broker=kind, mqtt_host=host, mqtt_port=port), engine, blobs, ingest)
+        app = create_app(replace(settings, broker=kind, mqtt_host=host, mqtt_port=port), engine, blobs, announcer)
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -89,6 +106,7 @@ def _serve(settings: FleetSettings, engine: Any) -> None:
         )
         server = uvicorn.Server(config)
         stack.callback(_ignore_signals)
+        collector.relax()
         _announce(settings, listener.getsockname()[1], broker.kind, broker.address)
         server.run(sockets=[listener])
 
@@ -98,6 +116,8 @@ def _announce(settings: FleetSettings, port: int, broker: str, address: tuple[st
     say = sys.stderr.write
     say(f"Lineside fleet: http://{shown}:{port}\n")
     say(f"Broker: {broker} at {address[0]}:{address[1]}\n")
+    if settings.ingest == "elsewhere":
+        say("Ingest: elsewhere. Nothing devices send is taken until `lineside-fleet ingest` runs.\n")
     say(f"Data: {settings.data_dir}\n")
     if settings.is_loopback:
         say("Only this machine can reach them; --host and --mqtt-host change that.\n")

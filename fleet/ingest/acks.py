@@ -20,7 +20,8 @@ def of(accepted: Iterable[Received], rejects: Iterable[Reject]) -> list[tuple[st
 
     Args:
         accepted: records that are rows now.
-        rejects: refusals; those without a place in an outbox cannot be acknowledged and are passed over.
+        rejects: refusals; those without a place in an outbox cannot be acknowledged, and those that are held must not
+            be: both are passed over.
     """
     seqs: dict[Place, list[int]] = defaultdict(list)
     refusals: dict[Place, list[Refusal]] = defaultdict(list)
@@ -32,7 +33,7 @@ def of(accepted: Iterable[Received], rejects: Iterable[Reject]) -> list[tuple[st
             place = places[key] = Place(device=record.device, epoch=record.epoch, lane=record.lane)
         seqs[place].append(record.seq)
     for reject in rejects:
-        if reject.place is not None and reject.seqs is not None:
+        if reject.place is not None and reject.seqs is not None and not reject.held:
             refusals[reject.place].append(Refusal(first=reject.seqs.first, last=reject.seqs.last, code=reject.code))
     said: list[tuple[str, RangeAck]] = []
     for place in [*seqs, *(place for place in refusals if place not in seqs)]:

@@ -40,6 +40,7 @@ ACK_WINDOW_UNTOLD: Final = 20  # what an MQTT 3.1.1 broker may be expected to be
 MAX_WISHES: Final = 20_000
 KEEPALIVE_S: Final = 30
 CONNECT_TIMEOUT_S: Final = 5.0
+GUESS_TIMEOUT_S: Final = 2.0
 BACKOFF_FIRST_S: Final = 0.2
 BACKOFF_MOST_S: Final = 10.0
 _READS_IN_A_ROW: Final = 200
@@ -51,10 +52,22 @@ class IngestLink:
 
     Args:
         address: host and port of the broker.
-        protocol: `5`, `3.1.1`, or `auto`: 5 first, 3.1.1 where the broker refuses it.
+        protocol: `5`, `3.1.1`, or `auto`: 5 first, 3.1.1 where the broker refuses it or does not answer; after each
+            connection that stood, 5 again.
+        subscriptions: what to take in; with none, the link only sends, and announces no ingest.
     """
 
-    def __init__(self, address: tuple[str, int], protocol: str, inbox: Inbox, *, mint: Mint, now: Now) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        protocol: str,
+        inbox: Inbox,
+        *,
+        mint: Mint,
+        now: Now,
+        subscriptions: Sequence[str] = (topics.ALL_UP,),
+    ) -> None:
+        self._subscriptions = list(subscriptions)
         self._address = address
         self._inbox = inbox
         self._mint = mint
@@ -133,6 +146,8 @@ class IngestLink:
             except Exception as error:  # noqa: BLE001 - top of the thread: a broken packet must not end ingest
                 self._note_failure(error)
             failed_in_a_row = 0 if self._ready.is_set() else failed_in_a_row + 1
+            if self._ready.is_set() and self._falls_back:
+                self._version = mqtt.MQTTv5
             self._ready.clear()
             most_s = min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** min(failed_in_a_row, 10))
             self._stop.wait(random.uniform(BACKOFF_FIRST_S / 2, most_s))  # noqa: S311 - spreads reconnects
@@ -143,7 +158,7 @@ class IngestLink:
         try:
             self._serve(client)
         finally:
-            if self._ready.is_set() and not self._lost:
+            if self._ready.is_set() and not self._lost and self._subscriptions:
                 client.publish(topics.HOST, self._host_state(online=False), qos=1, retain=True)
             client.disconnect()
             while _wants_write(client) and _writable(client, timeout_ms=500):
@@ -172,7 +187,8 @@ class IngestLink:
         client.on_disconnect = self._on_disconnect
         # Set, it keeps the client from writing to the socket in the middle of a call: packets leave in `_serve`.
         client.on_socket_register_write = lambda *_: None
-        client.will_set(topics.HOST, self._host_state(online=False), qos=1, retain=True)
+        if self._subscriptions:
+            client.will_set(topics.HOST, self._host_state(online=False), qos=1, retain=True)
         host, port = self._address
         if self._version == mqtt.MQTTv5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -183,12 +199,15 @@ class IngestLink:
         return client
 
     def _serve(self, client: BufferedClient) -> None:
-        answer_by = time.monotonic() + CONNECT_TIMEOUT_S
+        guesses = self._falls_back and self._version == mqtt.MQTTv5
+        answer_by = time.monotonic() + (GUESS_TIMEOUT_S if guesses else CONNECT_TIMEOUT_S)
         while not self._lost and not self._stop.is_set():
             connection = client.socket()
             if connection is None:
                 return
             if not self._ready.is_set() and time.monotonic() > answer_by:
+                if guesses and not client.is_connected():
+                    self._fall_back()  # amqtt says nothing at all to a version it does not know
                 self._lose("The broker did not answer in time.")
                 return
             self._wait(client, connection)
@@ -247,17 +266,24 @@ class IngestLink:
             return
         untold = ACK_WINDOW_UNTOLD if self._version == mqtt.MQTTv311 else ACK_WINDOW
         self._ack_window = max(1, min(ACK_WINDOW, getattr(properties, "ReceiveMaximum", untold)))
-        client.subscribe(topics.ALL_UP, qos=1)
+        if self._subscriptions:
+            client.subscribe([(topic, 1) for topic in self._subscriptions])
+        else:
+            self._stand()
 
     def _on_subscribe(self, client: mqtt.Client, _data: Any, _mid: int, reasons: Any, _properties: Any) -> None:
         if any(reason.value >= _LOWEST_FAILURE for reason in reasons):
-            self._lose(f"The broker refused the subscription to {topics.ALL_UP}: {reasons[0]}.")
+            self._lose(f"The broker refused a subscription to {self._subscriptions[0]}: {reasons[0]}.")
             return
         client.publish(topics.HOST, self._host_state(online=True), qos=1, retain=True)
         self._unconfirmed += 1
+        self._stand()
+
+    def _stand(self) -> None:
         self.connections += 1
         self._ready.set()
-        log.info("Ingest listens at %s:%d.", *self._address, extra={"event": "ingest.connected", "boot": self._boot})
+        verb = "listens" if self._subscriptions else "is connected to wake devices"
+        log.info("Ingest %s at %s:%d.", verb, *self._address, extra={"event": "ingest.connected", "boot": self._boot})
 
     def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
         self.received += 1

@@ -1,4 +1,7 @@
-"""The quarantine: the newest 10,000 refusals, kept small, counted where they come again."""
+"""The quarantine: the newest 10,000 refusals, kept small, counted where they come again.
+
+What an unknown device sends is one row for each lane of its outbox, however much it is: it comes again and again.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects import sqlite
 from sqlmodel import Session
 
-from fleet.ingest.route import EXCERPT_BYTES, TEXT_CHARACTERS, Reject
+from fleet.ingest.route import EXCERPT_BYTES, TEXT_CHARACTERS, UNKNOWN_DEVICE, Reject
 from fleet.ingest.tables import QuarantineRow
 from fleet.inspections import moments
 
@@ -20,7 +23,12 @@ _TABLE: Final = QuarantineRow.__table__  # type: ignore[attr-defined]
 _insert = sqlite.insert(_TABLE)
 _UPSERT: Final = _insert.on_conflict_do_update(
     index_elements=["fingerprint"],
-    set_={"times": _TABLE.c.times + 1, "last_at_us": _insert.excluded.last_at_us},
+    set_={
+        "times": _TABLE.c.times + 1,
+        "last_at_us": _insert.excluded.last_at_us,
+        "first_seq": func.min(_TABLE.c.first_seq, _insert.excluded.first_seq),
+        "last_seq": func.max(_TABLE.c.last_seq, _insert.excluded.last_seq),
+    },
 )
 
 
@@ -36,17 +44,8 @@ def keep(session: Session, rejects: Sequence[Reject], now: datetime, max_rows: i
 
 def _columns(reject: Reject, now_us: int) -> dict[str, Any]:
     place, seqs = reject.place, reject.seqs
-    mark = "\0".join(
-        [
-            reject.topic,
-            reject.code,
-            place.epoch if place else "",
-            f"{seqs.first}-{seqs.last}" if seqs else "",
-            str(reject.payload_bytes),
-        ]
-    )
     return {
-        "fingerprint": hashlib.sha256(mark.encode(errors="replace") + b"\0" + reject.excerpt).digest()[:16],
+        "fingerprint": _fingerprint(reject),
         "received_at_us": now_us,
         "last_at_us": now_us,
         "times": 1,
@@ -61,3 +60,12 @@ def _columns(reject: Reject, now_us: int) -> dict[str, Any]:
         "payload_bytes": reject.payload_bytes,
         "excerpt": reject.excerpt[:EXCERPT_BYTES],
     }
+
+
+def _fingerprint(reject: Reject) -> bytes:
+    """Return 16 bytes that are equal for what counts as the same again."""
+    marks = [reject.topic, reject.code, reject.place.epoch if reject.place else ""]
+    if reject.code == UNKNOWN_DEVICE:
+        return hashlib.sha256("\0".join(marks).encode(errors="replace")).digest()[:16]
+    marks += [f"{reject.seqs.first}-{reject.seqs.last}" if reject.seqs else "", str(reject.payload_bytes)]
+    return hashlib.sha256("\0".join(marks).encode(errors="replace") + b"\0" + reject.excerpt).digest()[:16]

@@ -5,11 +5,12 @@ Rules, in this order:
 1. The topic is one of the table's, going up, and its shard is its device's.
 2. The payload is within the topic's byte budget, and is a `Batch` (or a `State`) by the strict decoder.
 3. The device it names is the device of its topic, and its lane is the topic's.
-4. The device is known and not revoked.
+4. The device is known and not revoked. What comes from an unknown one is held: not taken, and not refused either.
 5. Each record decodes on its own, so that a bad one harms no other; an inspection names the same device again.
 
 Whatever has a readable place in an outbox (epoch, lane, sequence) is refused there, so that the device settles it
-and does not send it for ever; the rest is only kept in quarantine.
+and does not send it for ever; the rest is only kept in quarantine. What is held keeps its place on the device, which
+sends it again until the fleet knows it (docs/adr/0010-unknown-devices-are-held.md).
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ from wire.messages import BODY_OF_LANE, Batch, Entry, Lane, SeqRange, State
 EXCERPT_BYTES: Final = 4096
 TEXT_CHARACTERS: Final = 500
 MAX_SEQ: Final = 2**53
+# Reasons that may pass without the device's doing: it keeps the records, and nobody acknowledges them.
+UNKNOWN_DEVICE: Final = "message.unknown_device"
+FAULT_OF_OURS: Final = "internal.unexpected"
+HELD: Final = frozenset({UNKNOWN_DEVICE, FAULT_OF_OURS})
 
 
 class Standing(enum.Enum):
@@ -66,6 +71,11 @@ class Reject:
     text: str
     excerpt: bytes
     payload_bytes: int
+
+    @property
+    def held(self) -> bool:
+        """Whether the device keeps the records, as for `HELD` reasons it does."""
+        return self.code in HELD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +197,8 @@ def _batch(
         _check_lane(address, batch)
         _check_standing(address.device, standing)
     except LinesideError as error:
+        if error.code == UNKNOWN_DEVICE:
+            return Routed(rejects=(_hold(topic, place, batch, error),))
         return Routed(rejects=joined(_refuse(topic, place, entry, error) for entry in batch.entries))
     kind = BODY_OF_LANE[batch.lane]
     names_device = kind is Inspection
@@ -247,9 +259,15 @@ def _check_device(address: topics.Address, device: str) -> None:
 def _check_standing(device: str, standing: Callable[[str], Standing]) -> None:
     found = standing(device)
     if found is Standing.UNKNOWN:
-        raise LinesideError("message.unknown_device", f"{device} is not enrolled.")
+        raise LinesideError(UNKNOWN_DEVICE, f"{device} is not enrolled; its records stay with it until it is.")
     if found is Standing.REVOKED:
         raise LinesideError("device.revoked", f"{device} is revoked.")
+
+
+def _hold(topic: str, place: Place, batch: Batch, error: LinesideError) -> Reject:
+    """Note a whole batch, from its lowest to its highest place."""
+    seqs = [entry.seq for entry in batch.entries]
+    return replace(_refuse(topic, place, batch.entries[0], error), seqs=SeqRange(first=min(seqs), last=max(seqs)))
 
 
 def _refuse(topic: str, place: Place, entry: Entry, error: LinesideError) -> Reject:

@@ -1,21 +1,27 @@
-"""The quarantine and ingest's own counters over HTTP."""
+"""The quarantine, the devices' outboxes and ingest's own counters over HTTP."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
+import msgspec
 from fastapi import APIRouter, Query
 from sqlmodel import col, select
 
 from fleet.auth.guard import Viewer
-from fleet.ingest.tables import QuarantineRow
+from fleet.devices.tables import Device
+from fleet.ingest import outboxes
+from fleet.ingest.route import HELD, UNKNOWN_DEVICE
+from fleet.ingest.tables import IngestWorkerRow, QuarantineRow
 from fleet.ingest.worker import Ingest
 from fleet.inspections import moments
-from fleet.web import Page, Paged, Reading, TheFleet, fetch_page
+from fleet.web import MAX_LIMIT, Page, Paged, Reading, TheFleet, fetch_page
 
 router = APIRouter(tags=["ingest"])
+ALIVE_WITHIN_US: Final = 30_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +29,8 @@ class QuarantineView:
     """Neighbouring records refused for one reason, or a message that cannot be read.
 
     Args:
+        held: the device keeps the records, and sends them again until the fleet knows it or is repaired; otherwise
+            they are settled as refused, and this row is all that is left of them.
         times: how often the same has come.
         excerpt: the first bytes of the first record, what is not UTF-8 replaced; `payload_bytes` is its full length.
     """
@@ -35,6 +43,7 @@ class QuarantineView:
     first_seq: int | None
     last_seq: int | None
     code: str
+    held: bool
     text: str
     times: int
     received_at: datetime
@@ -58,16 +67,68 @@ def list_quarantine(
     if code is not None:
         statement = statement.where(QuarantineRow.code == code)
     rows, cursor = fetch_page(session, statement, [col(QuarantineRow.row)], page, newest_first=True)
-    return Page(items=[_view_of(row) for row in rows], next_cursor=cursor)
+    names = {row.device for row in rows if row.device is not None and row.code == UNKNOWN_DEVICE}
+    known = set(session.exec(select(Device.id).where(col(Device.id).in_(names)))) if names else set()
+    return Page(items=[_view_of(row, known) for row in rows], next_cursor=cursor)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerView:
+    """One ingest worker, by its last sign of life.
+
+    Args:
+        share: its part of the devices: `2/4` is the second of four.
+        alive: it was seen within the last half minute and has not ended.
+        status: what it has done since it started.
+    """
+
+    share: str
+    host: str
+    pid: int
+    started_at: datetime
+    seen_at: datetime
+    alive: bool
+    status: dict[str, Any]
 
 
 @router.get("/ingest")
-def show_ingest(_actor: Viewer, fleet: TheFleet) -> dict[str, Any]:
-    """Show whether ingest works and what it has done since it started; `running` is false where it runs elsewhere."""
-    return fleet.announcer.status() if isinstance(fleet.announcer, Ingest) else {"running": False}
+def show_ingest(_actor: Viewer, fleet: TheFleet, session: Reading) -> dict[str, Any]:
+    """Show whether ingest works and what it has done since it started.
+
+    `running` and the figures beside it are those of this process, false where ingest runs elsewhere; `workers` are all
+    that told the database of themselves within a day.
+    """
+    own = fleet.announcer.status() if isinstance(fleet.announcer, Ingest) else {"running": False}
+    now_us = moments.to_us(fleet.now())
+    rows = session.exec(select(IngestWorkerRow).order_by(col(IngestWorkerRow.share)).limit(MAX_LIMIT))
+    return {**own, "workers": [_worker(row, now_us) for row in rows]}
 
 
-def _view_of(row: QuarantineRow) -> QuarantineView:
+@router.get("/outboxes")
+def list_outboxes(
+    _actor: Viewer, session: Reading, page: Paged, device: Annotated[str | None, Query(max_length=64)] = None
+) -> Page[outboxes.OutboxView]:
+    """List the outboxes of all devices that are not revoked, by device."""
+    statement = select(Device).where(col(Device.revoked_at).is_(None))
+    if device is not None:
+        statement = statement.where(Device.id == device)
+    rows, cursor = fetch_page(session, statement, [col(Device.id)], page)
+    return Page(items=outboxes.of(session, [row.id for row in rows]), next_cursor=cursor)
+
+
+def _worker(row: IngestWorkerRow, now_us: int) -> WorkerView:
+    return WorkerView(
+        share=row.share,
+        host=row.host,
+        pid=row.pid,
+        started_at=moments.from_us(row.started_at_us),
+        seen_at=moments.from_us(row.seen_at_us),
+        alive=not row.ended and now_us - row.seen_at_us < ALIVE_WITHIN_US,
+        status=msgspec.json.decode(row.status),
+    )
+
+
+def _view_of(row: QuarantineRow, known: Collection[str]) -> QuarantineView:
     return QuarantineView(
         id=row.row or 0,
         device=row.device,
@@ -77,6 +138,7 @@ def _view_of(row: QuarantineRow) -> QuarantineView:
         first_seq=row.first_seq,
         last_seq=row.last_seq,
         code=row.code,
+        held=row.code in HELD and row.device not in known,
         text=row.text,
         times=row.times,
         received_at=moments.from_us(row.received_at_us),

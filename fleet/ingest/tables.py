@@ -1,4 +1,4 @@
-"""The quarantine table: what ingest would not take, and why."""
+"""Tables of ingest: the quarantine (what it would not take, and why), and the workers' signs of life."""
 
 from __future__ import annotations
 
@@ -38,3 +38,17 @@ class QuarantineRow(SQLModel, table=True):
     text: str
     payload_bytes: int
     excerpt: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class IngestWorkerRow(SQLModel, table=True):
+    """One ingest worker by its share of the devices; `status` is its counters as JSON, `ended` after a goodbye."""
+
+    __tablename__ = "ingest_worker"
+
+    share: str = Field(primary_key=True, max_length=8)
+    host: str = Field(max_length=255)
+    pid: int
+    started_at_us: int = Field(sa_type=BigInteger)
+    seen_at_us: int = Field(sa_type=BigInteger)
+    ended: bool = False
+    status: str

@@ -14,7 +14,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,11 +23,13 @@ from sqlmodel import Session
 
 from fleet import clock, db
 from fleet.absorb import Received, Slice
-from fleet.ingest import acks, isolate, quarantine, seams
+from fleet.ingest import acks, isolate, quarantine, seams, shards
+from fleet.ingest.beat import Beat
 from fleet.ingest.inbox import CAPACITY, Delivery, Inbox
 from fleet.ingest.link import IngestLink
 from fleet.ingest.route import (
     EXCERPT_BYTES,
+    FAULT_OF_OURS,
     TEXT_CHARACTERS,
     Place,
     Reject,
@@ -39,7 +41,7 @@ from fleet.ingest.route import (
     whole,
 )
 from wire import codec, topics
-from wire.messages import SeqRange
+from wire.messages import Lane, SeqRange
 from wire.mint import Mint
 
 log = logging.getLogger(__name__)
@@ -53,12 +55,16 @@ COMMITS_REMEMBERED: Final = 1_000
 
 @dataclass(slots=True, kw_only=True)
 class Counts:
-    """What ingest has done since it started; written by the worker's thread only."""
+    """What ingest has done since it started; written by the worker's thread only.
+
+    `held` counts messages of unknown devices, `refused` and `failed` records (or messages that cannot be read).
+    """
 
     messages: int = 0
     accepted: int = 0
     duplicate: int = 0
     refused: int = 0
+    held: int = 0
     failed: int = 0
     states: int = 0
     commits: int = 0
@@ -86,6 +92,8 @@ class Ingest:
         address: host and port of the broker.
         protocol: `5`, `3.1.1` or `auto`.
         fleet_seams: where messages go; the fleet's own slices by default.
+        share: whose messages are taken.
+        capacity: messages that may wait for the database.
     """
 
     def __init__(
@@ -96,6 +104,7 @@ class Ingest:
         *,
         fleet_seams: seams.Seams | None = None,
         now: clock.Now = clock.utc_now,
+        share: shards.Share = shards.WHOLE,
         capacity: int = CAPACITY,
         max_messages: int = MAX_MESSAGES,
         window_s: float = WINDOW_S,
@@ -106,7 +115,8 @@ class Ingest:
         self._max_messages = max_messages
         self._window_s = window_s
         self._inbox = Inbox(capacity)
-        self._link = IngestLink(address, protocol, self._inbox, mint=Mint(), now=now)
+        self._link = IngestLink(address, protocol, self._inbox, mint=Mint(), now=now, subscriptions=share.subscriptions)
+        self._beat = Beat(engine, share, self.status, now=now)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._counts = Counts()
@@ -140,9 +150,11 @@ class Ingest:
             "connected": self._link.connected,
             "running": self._thread is not None and self._thread.is_alive(),
             "waiting": len(self._inbox),
+            "waiting_bytes": self._inbox.waiting_bytes,
             "received": self._link.received,
             "connections": self._link.connections,
             **{name: getattr(counts, name) for name in Counts.__dataclass_fields__},
+            "commit_p99_s": _p99(self._commit_seconds.copy()),
         }
 
     def commit_seconds(self) -> list[float]:
@@ -151,9 +163,11 @@ class Ingest:
 
     def _run(self) -> None:
         while not self._stop.is_set():
+            self._beat.tell()
             deliveries = self._inbox.take(self._max_messages, self._window_s, timeout_s=0.2)
             if deliveries:
                 self._process(deliveries)
+        self._beat.tell(last=True)
 
     def _process(self, deliveries: Sequence[Delivery]) -> None:
         """Commit the messages, trying again until the database takes them or ingest is told to stop."""
@@ -196,8 +210,12 @@ class Ingest:
         outcome = _Outcome(rejects=[reject for one in routed for reject in one.rejects])
         began = time.monotonic()
         with db.write_session(self._engine) as session:
+            by_lane: dict[Lane, list[Received]] = {}
+            for one in routed:
+                if one.records:  # all of one message are of one lane
+                    by_lane.setdefault(one.records[0].lane, []).extend(one.records)
             for lane, taker in self._seams.lanes.items():
-                records = [record for one in routed for record in one.records if record.lane is lane]
+                records = by_lane.get(lane, [])
                 for group in ([record] for record in records) if isolated else ([records] if records else []):
                     self._absorb(session, taker, group, outcome, isolated=isolated)
             for one in routed:
@@ -227,9 +245,9 @@ class Ingest:
             outcome.duplicates += absorbed.duplicates
             outcome.rejects += joined(_reject(one.message, one.code, one.text) for one in absorbed.refused)
             gone = {id(one.message) for one in absorbed.refused}
-            outcome.accepted += [record for record in records if id(record) not in gone]
+            outcome.accepted += [record for record in records if id(record) not in gone] if gone else records
         if fence.error is not None:
-            outcome.failed += [_reject(one, "internal.unexpected", repr(fence.error)) for one in records]
+            outcome.failed += [_reject(one, FAULT_OF_OURS, repr(fence.error)) for one in records]
             log.error(
                 "A record of %s could not be stored; it stays unacknowledged.",
                 records[0].device,
@@ -243,8 +261,11 @@ class Ingest:
         counts.accepted += len(outcome.accepted)
         counts.duplicate += outcome.duplicates
         counts.refused += sum(
-            reject.seqs.last - reject.seqs.first + 1 if reject.seqs else 1 for reject in outcome.rejects
+            reject.seqs.last - reject.seqs.first + 1 if reject.seqs else 1
+            for reject in outcome.rejects
+            if not reject.held
         )
+        counts.held += sum(reject.held for reject in outcome.rejects)
         counts.failed += len(outcome.failed)
         counts.states += outcome.states
         counts.commits += 1
@@ -256,6 +277,10 @@ class Ingest:
                 exc_info=error,
                 extra={"event": "ingest.commit_failed", "attempt": attempt},
             )
+
+
+def _p99(seconds: Collection[float]) -> float:
+    return sorted(seconds)[min(len(seconds) - 1, int(len(seconds) * 0.99))] if seconds else 0.0
 
 
 def _reject(message: Received, code: str, text: str) -> Reject:

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 from sqlmodel import Session
 
 from fleet.absorb import Absorbed, Received, Refused
-from fleet.inspections import moments
+from fleet.inspections import clocks, moments
 from fleet.inspections.tables import CounterCell, InspectionRow
 from wire import codec
 from wire.inspection import Inspection
@@ -89,6 +89,8 @@ class CounterSlice:
 def values_of(message: Received) -> tuple[Any, ...]:
     """Return the values of an inspection's row, in the order of the table's columns."""
     record: Inspection = message.body
+    triggered_at_us, judged_at_us = moments.to_us(record.triggered_at), moments.to_us(record.judged_at)
+    received_at_us = moments.to_us(message.received_at)
     return (
         moments.id_bytes(record.id),
         record.device,
@@ -110,10 +112,11 @@ def values_of(message: Received) -> tuple[Any, ...]:
         record.trigger_id,
         _run_of(record),
         record.trigger_sequence,
-        moments.to_us(record.triggered_at),
-        moments.to_us(record.judged_at),
-        moments.to_us(message.received_at),
+        triggered_at_us,
+        judged_at_us,
+        received_at_us,
         record.time_source.value,
+        clocks.is_suspect(record.time_source, triggered_at_us, judged_at_us, received_at_us),
         _text_of(message),
     )
 

@@ -11,12 +11,13 @@ from fastapi import APIRouter, Depends, Path, Query
 from pydantic import AwareDatetime
 
 from fleet.auth.guard import Viewer
-from fleet.inspections import moments, service
+from fleet.inspections import explain, moments, service
 from fleet.inspections.tables import InspectionRow
-from fleet.web import Page, Paged, Reading, url_pattern, write_cursor
-from wire import ids
+from fleet.registry import service as registry
+from fleet.web import Page, Paged, Reading, TheFleet, url_pattern, write_cursor
+from wire import codec, ids
 from wire.errors import LinesideError
-from wire.inspection import Mode, Verdict
+from wire.inspection import Inspection, Mode, Verdict
 
 router = APIRouter(tags=["inspections"])
 _Name = Annotated[str | None, Query(max_length=64)]
@@ -32,6 +33,7 @@ class InspectionView:
         model_digest: the version of the first view's model.
         picture_digest: of the first picture that was kept; it may still be on its way.
         received_at: when the fleet got it, by the server's clock; the other times are the device's.
+        clock_suspect: the device doubted its clock, or its times cannot be right.
     """
 
     id: str
@@ -51,6 +53,7 @@ class InspectionView:
     judged_at: datetime
     received_at: datetime
     time_source: str
+    clock_suspect: bool
     model_digest: str | None
     picture_digest: str | None
     kept: bool
@@ -58,22 +61,47 @@ class InspectionView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InspectionDetail:
-    """One inspection with its whole record (`wire.inspection.Inspection`) and its place in the device's outbox."""
+    """One inspection with its whole record, its place in the device's outbox, and what stands behind its verdict.
+
+    Args:
+        record: `wire.inspection.Inspection`, with whatever a newer agent adds.
+        why: pictures, rule, models, deployments and recipe, as far as the fleet knows them.
+    """
 
     inspection: InspectionView
     epoch: str
     seq: int
     record: dict[str, Any]
+    why: explain.Why
+
+
+def _version(
+    session: Reading,
+    model_digest: _Digest = None,
+    model: _Name = None,
+    release: Annotated[int | None, Query(ge=0, le=2**53)] = None,
+) -> str | None:
+    """Return the digest of the version that is asked for, by digest, or by model and release together."""
+    if model is None and release is None:
+        return model_digest
+    if model is None or release is None or model_digest is not None:
+        raise LinesideError(
+            "request.invalid", "A version is asked for by its digest, or by model and release.", "Name both, or digest."
+        )
+    return registry.version(session, model, release).digest
 
 
 def _filter(
+    model_digest: Annotated[str | None, Depends(_version)],
     device: _Name = None,
     station: _Name = None,
     verdict: Verdict | None = None,
-    model_digest: _Digest = None,
     mode: Mode | None = None,
     part_id: _Text = None,
+    lot: _Text = None,
+    recipe: _Name = None,
     trigger_id: _Text = None,
+    clock_suspect: bool | None = None,
     since: Annotated[AwareDatetime | None, Query(alias="from", description="Triggered then or later.")] = None,
     until: Annotated[AwareDatetime | None, Query(alias="to", description="Triggered before then.")] = None,
 ) -> service.Filter:
@@ -84,7 +112,10 @@ def _filter(
         model_digest=model_digest,
         mode=mode,
         part_id=part_id,
+        lot=lot,
+        recipe=recipe,
         trigger_id=trigger_id,
+        clock_suspect=clock_suspect,
         since=since,
         until=until,
     )
@@ -108,14 +139,22 @@ def list_inspections(
 
 @router.get("/inspections/{inspection_id}")
 def show_inspection(
-    _actor: Viewer, session: Reading, inspection_id: Annotated[str, Path(pattern=url_pattern(ids.UUID_PATTERN))]
+    _actor: Viewer,
+    fleet: TheFleet,
+    session: Reading,
+    inspection_id: Annotated[str, Path(pattern=url_pattern(ids.UUID_PATTERN))],
 ) -> InspectionDetail:
-    """Show one inspection with its whole record."""
+    """Show one inspection with its whole record, and why it came out as it did."""
     row = service.one(session, inspection_id) if _is_uuid(inspection_id) else None
     if row is None:
         raise LinesideError("resource.not_found", f"There is no inspection {inspection_id}.")
+    inspection = codec.decode(row.record.encode(), Inspection)
     return InspectionDetail(
-        inspection=view_of(row), epoch=row.epoch, seq=row.seq, record=msgspec.json.decode(row.record)
+        inspection=view_of(row),
+        epoch=row.epoch,
+        seq=row.seq,
+        record=_plain(row.record, inspection),
+        why=explain.why(session, fleet.blobs, inspection),
     )
 
 
@@ -157,10 +196,20 @@ def view_of(row: InspectionRow) -> InspectionView:
         judged_at=moments.from_us(row.judged_at_us),
         received_at=moments.from_us(row.received_at_us),
         time_source=row.time_source,
+        clock_suspect=row.clock_suspect,
         model_digest=row.model_digest,
         picture_digest=row.picture_digest,
         kept=row.kept,
     )
+
+
+def _plain(text: str, inspection: Inspection) -> dict[str, Any]:
+    """Return a record as plain values: as the device wrote it, or, where nobody can read that, as we understood it."""
+    try:
+        found: dict[str, Any] = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):  # in a field the strict decoder passed over
+        found = msgspec.to_builtins(inspection)
+    return found
 
 
 def _is_uuid(value: object) -> bool:

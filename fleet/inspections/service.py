@@ -25,6 +25,8 @@ class Filter:
     """Which inspections are asked for; None leaves a field out.
 
     Args:
+        model_digest: of the first view's model.
+        clock_suspect: whether the record's times are doubtful; a period then says little.
         since: triggered at this moment or later, by the device's clock.
         until: triggered before this moment.
     """
@@ -35,7 +37,10 @@ class Filter:
     model_digest: str | None = None
     mode: str | None = None
     part_id: str | None = None
+    lot: str | None = None
+    recipe: str | None = None
     trigger_id: str | None = None
+    clock_suspect: bool | None = None
     since: datetime | None = None
     until: datetime | None = None
 
@@ -83,6 +88,8 @@ def page(
         InspectionRow.model_digest: wanted.model_digest,
         InspectionRow.mode: wanted.mode,
         InspectionRow.part_id: wanted.part_id,
+        InspectionRow.lot: wanted.lot,
+        InspectionRow.recipe: wanted.recipe,
         InspectionRow.trigger_id: wanted.trigger_id,
     }
     for column, value in equal.items():
@@ -90,6 +97,8 @@ def page(
             statement = statement.where(column == value)
     if wanted.verdict not in (None, Verdict.OK):
         statement = statement.where(text("verdict != 'OK'"))  # literally what the partial index says: SQLite asks so
+    if wanted.clock_suspect is not None:
+        statement = statement.where(text(f"clock_suspect = {int(wanted.clock_suspect)}"))  # for the same reason
     if wanted.since is not None:
         statement = statement.where(col(InspectionRow.triggered_at_us) >= moments.to_us(wanted.since))
     if wanted.until is not None:

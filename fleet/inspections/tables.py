@@ -10,14 +10,28 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, Text, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    Text,
+    UniqueConstraint,
+    false,
+    text,
+)
 from sqlmodel import Field, SQLModel
 
 ROW_ID = BigInteger().with_variant(Integer(), "sqlite")
 
 
 class InspectionRow(SQLModel, table=True):
-    """One inspection: the columns people search by, and the full record as JSON text."""
+    """One inspection: the columns people search by, and the full record as the device wrote it, as JSON text.
+
+    `clock_suspect` where the device doubted its clock, or its times cannot be right (see `fleet.inspections.clocks`).
+    """
 
     __tablename__ = "inspection"
     __table_args__: ClassVar[Any] = (
@@ -28,6 +42,8 @@ class InspectionRow(SQLModel, table=True):
         # Few rows have these, so the partial indexes cost the common OK row nothing.
         Index("ix_inspection_verdict_id", "verdict", "id", sqlite_where=text("verdict != 'OK'")),
         Index("ix_inspection_part_id", "part_id", "id", sqlite_where=text("part_id IS NOT NULL")),
+        Index("ix_inspection_lot", "lot", "id", sqlite_where=text("lot IS NOT NULL")),
+        Index("ix_inspection_clock_suspect", "id", sqlite_where=text("clock_suspect = 1")),
         Index("ix_inspection_picture", "id", sqlite_where=text("picture_digest IS NOT NULL")),
     )
 
@@ -56,6 +72,7 @@ class InspectionRow(SQLModel, table=True):
     judged_at_us: int = Field(sa_type=BigInteger)
     received_at_us: int = Field(sa_type=BigInteger)
     time_source: str
+    clock_suspect: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default=false()))
     record: str = Field(sa_column=Column(Text, nullable=False))
 
 

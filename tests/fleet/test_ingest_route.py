@@ -60,12 +60,6 @@ def test_one_bad_entry_harms_no_other() -> None:
 @pytest.mark.parametrize(
     ("payload", "topic", "standing", "code"),
     [
-        (
-            records.batch(records.entry(1, records.inspection())),
-            TOPIC,
-            route.Standing.UNKNOWN,
-            "message.unknown_device",
-        ),
         (records.batch(records.entry(1, records.inspection())), TOPIC, route.Standing.REVOKED, "device.revoked"),
         (
             records.batch(records.entry(1, records.inspection()), device="cell-2"),
@@ -98,6 +92,16 @@ def test_a_readable_batch_that_may_not_be_taken_is_refused_in_its_places(
     assert rest == []
     assert device == "cell-1", "the refusal goes to whoever sent it, not to whom it names"
     assert [one.code for one in ack.refused] == [code]
+
+
+def test_a_batch_of_an_unknown_device_is_held_and_nobody_settles_it() -> None:
+    payload = records.batch(*(records.entry(seq, records.inspection()) for seq in (9, 7, 8)))
+    routed = _route(payload, standing=route.Standing.UNKNOWN)
+    assert routed.records == ()
+    assert [(one.code, one.held, one.seqs) for one in routed.rejects] == [
+        ("message.unknown_device", True, SeqRange(first=7, last=9))
+    ]
+    assert acks.of((), routed.rejects) == []
 
 
 @pytest.mark.parametrize(

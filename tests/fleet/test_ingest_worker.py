@@ -16,6 +16,8 @@ from sqlmodel import Session
 
 from fleet import db
 from fleet.absorb import Absorbed
+from fleet.ingest.route import Standing
+from fleet.ingest.worker import Ingest
 from tests.support import records
 from tests.support.fake_device import FakeDevice
 from tests.support.ingest_stand import Stand, stand
@@ -109,14 +111,57 @@ def test_undecodable_entries_are_settled_as_refused_and_the_good_ones_beside_the
     assert kept == [(2, 3, "message.undecodable", 3), (None, None, "message.undecodable", 1)]
 
 
-@pytest.mark.parametrize(("name", "code"), [("cell-9", "device.revoked"), ("stranger", "message.unknown_device")])
-def test_a_device_that_is_not_welcome_is_refused_in_words(here: Stand, name: str, code: str) -> None:
-    payload = records.batch(records.entry(1, records.inspection(device=name)), device=name)
-    with here.ingest(), FakeDevice(name, here.broker.address) as device:
+def test_a_revoked_device_is_refused_in_words(here: Stand) -> None:
+    payload = records.batch(records.entry(1, records.inspection(device="cell-9")), device="cell-9")
+    with here.ingest(), FakeDevice("cell-9", here.broker.address) as device:
         device.send("inspections", payload)
-        device.wait(lambda one: one.refused() == {1: code})
+        device.wait(lambda one: one.refused() == {1: "device.revoked"})
     assert _sequences(here) == []
-    assert here.rows("SELECT device, code FROM quarantine") == [(name, code)]
+    assert here.rows("SELECT device, code FROM quarantine") == [("cell-9", "device.revoked")]
+
+
+def test_what_an_unknown_device_sends_stays_with_it_until_it_is_known(here: Stand) -> None:
+    """As after an older database was restored: refused, its records would be gone for ever."""
+    first = records.batch(*(records.entry(n, records.inspection("new", n)) for n in (4, 5)), device="new")
+    second = records.batch(*(records.entry(n, records.inspection("new", n)) for n in (6, 7, 8)), device="new")
+    with here.ingest() as ingest, FakeDevice("new", here.broker.address) as device:
+        for _ in range(3):
+            device.send("inspections", first)
+            device.send("inspections", second)
+        device.wait(lambda _: ingest.status()["held"] == 6)
+        assert (device.acks, _sequences(here)) == ([], [])
+        kept = here.rows("SELECT device, code, first_seq, last_seq, times FROM quarantine")
+        assert kept == [("new", "message.unknown_device", 4, 8, 6)], "one row, however often it comes"
+        here.standings["new"] = Standing.KNOWN
+        device.send("inspections", first)
+        device.send("inspections", second)
+        device.wait(lambda one: one.settled() == {4, 5, 6, 7, 8})
+    assert _sequences(here) == [4, 5, 6, 7, 8]
+
+
+def test_large_batches_with_repetitions_inside_are_rows_once(here: Stand) -> None:
+    """More than one statement's worth of rows, some of them twice in the same transaction."""
+    made = {n: records.inspection(sequence=n) for n in range(1, 451)}
+    parts = [[n for n in made if n % 3 == k] for k in range(3)]
+    with here.ingest(window_s=0.3) as ingest, FakeDevice("cell-1", here.broker.address) as device:
+        for part in [*parts, parts[1]]:
+            device.send("inspections", records.batch(*(records.entry(n, made[n]) for n in part)))
+        device.wait(lambda _: ingest.status()["messages"] == 4)
+        assert (ingest.status()["accepted"], ingest.status()["duplicate"]) == (600, 150)
+        device.wait(lambda one: one.settled() == set(made))
+    assert _sequences(here) == sorted(made)
+
+
+def test_records_are_kept_as_the_device_wrote_them(here: Stand) -> None:
+    plain = codec.encode(records.inspection(sequence=1))
+    newer = plain[:-1] + b',"invented_later":{"depth_um":[1.5,2]}}'
+    broken = codec.encode(records.inspection(sequence=2))[:-1] + b',"invented_later":"\xff"}'
+    with here.ingest(), FakeDevice("cell-1", here.broker.address) as device:
+        device.send("inspections", records.batch(records.entry(1, newer), records.entry(2, broken)))
+        device.wait(lambda one: one.settled() == {1, 2})
+    (first,), (second,) = here.rows("SELECT record FROM inspection ORDER BY seq")
+    assert first.encode() == newer
+    assert "invented_later" not in second, "what is no text is left out"
 
 
 def test_counters_only_grow_whatever_the_order(here: Stand) -> None:
@@ -259,3 +304,16 @@ def test_the_embedded_broker_carries_the_same_and_a_kill_of_it_costs_only_time(t
         device.send("inspections", records.batch(records.entry(2, records.inspection(sequence=2))))
         device.wait(lambda one: one.settled() == {1, 2})
         assert _sequences(here) == [1, 2]
+
+
+def test_a_broker_that_says_nothing_to_mqtt_5_is_spoken_to_in_the_older_version(tmp_path: Path) -> None:
+    with stand(tmp_path, "embedded") as here:
+        ingest = Ingest(here.engine, here.broker.address, "auto", fleet_seams=here.seams())
+        ingest.start()
+        try:
+            assert ingest.wait_connected(15)
+            with FakeDevice("cell-1", here.broker.address, protocol=4) as device:
+                device.send("inspections", records.batch(records.entry(1, records.inspection())))
+                device.wait(lambda one: one.settled() == {1})
+        finally:
+            ingest.stop()

@@ -17,7 +17,7 @@ from fleet.absorb import Absorbed, Slice
 from fleet.broker import embedded, supervisor
 from fleet.ingest import seams
 from fleet.ingest.route import Standing
-from fleet.ingest.tables import QuarantineRow
+from fleet.ingest.tables import IngestWorkerRow, QuarantineRow
 from fleet.ingest.worker import Ingest
 from fleet.inspections import service
 from fleet.inspections.tables import CounterCell, InspectionRow
@@ -80,7 +80,7 @@ class Stand:
 
 def tables() -> list[Any]:
     """Return the tables of ingest and of inspections."""
-    return [table.__table__ for table in (InspectionRow, CounterCell, QuarantineRow)]
+    return [table.__table__ for table in (InspectionRow, CounterCell, QuarantineRow, IngestWorkerRow)]
 
 
 @contextlib.contextmanager
