@@ -14,20 +14,17 @@ from typing import Final, Protocol, TypeVar
 
 from agent.clock import Clock
 from agent.uplink import outbox_schema as schema
-from agent.uplink.flights import Flights
+from agent.uplink.dispatch import Dispatch
 from agent.uplink.flusher import Flusher, Marks
 from agent.uplink.outbox_rows import Rows, entry_bytes
 from wire import codec, topics
 from wire.errors import LinesideError
 from wire.inspection import Inspection
-from wire.messages import BODY_OF_LANE, Batch, Entry, Lane, Refusal, SeqRange
+from wire.messages import BODY_OF_LANE, Batch, Lane, Refusal, SeqRange
 
 T = TypeVar("T")
 
 MAX_BYTES_DEFAULT: Final = 512 * 1024 * 1024
-# Of the uplink's window of 16 batches, and of the batches sent: what records of an outage may take beside live ones.
-BEHIND_WINDOW: Final = 12
-BEHIND_TURN: Final = 4
 _BORROWED_AT_ONCE_BYTES: Final = 1024 * 1024
 _ROOM_CHECKED_EVERY_BYTES: Final = 64 * 1024
 _LONGEST_SEQ: Final = schema.MAX_SEQ
@@ -211,8 +208,7 @@ class Outbox:
         """Return the next records of a lane that are to be sent, and mark them as on their way.
 
         Live records go before those that were left behind when the connection began (`unsend_all`); of each, those
-        that ran out of time go first. So that neither can starve the other, what was left behind has at most
-        `BEHIND_WINDOW` batches on their way, and every `BEHIND_TURN`th batch. Only durable records are given out.
+        that ran out of time go first (agent/uplink/dispatch.py). Only durable records are given out.
 
         Args:
             lane: whose records.
@@ -222,25 +218,24 @@ class Outbox:
         with self._lock:
             now_ns = self._clock.monotonic_ns()
             room = min(max_bytes, topics.TABLE[lane.value].max_bytes) - self._envelope_bytes(lane)
-            entries, behind = self._read(lambda: self._entries_next(lane, room, now_ns, live=live))
+            entries = self._read(lambda: self._dispatch.next(lane, room, self._durable[lane], now_ns, live=live))
             if not entries:
                 return None
-            self._flights.start(lane, (entry.seq for entry in entries), now_ns, behind=behind)
             return Batch(device=self._device, epoch=self._rows.epoch, lane=lane, entries=tuple(entries))
 
     def is_live(self, batch: Batch) -> bool:
         """Tell whether a batch holds the newest records that were sent, not such that were left behind."""
-        return batch.entries[-1].seq >= self._flights.cursor(batch.lane)
+        return self._dispatch.is_live(batch.lane, batch.entries[-1].seq)
 
     def in_flight(self, lane: Lane) -> int:
         """Return how many batches of a lane are on their way and not out of time."""
         with self._lock:
-            return self._flights.count(lane, self._clock.monotonic_ns())
+            return self._dispatch.count(lane, self._clock.monotonic_ns())
 
     def next_due_ns(self) -> int | None:
         """Return the monotonic time at which the next batch has to be sent again."""
         with self._lock:
-            return self._flights.next_due_ns()
+            return self._dispatch.next_due_ns()
 
     def settle(self, epoch: str, lane: Lane, ranges: Iterable[SeqRange | Refusal]) -> int:
         """Remove what the fleet has as rows or refuses for ever; return how many records that were.
@@ -262,7 +257,7 @@ class Outbox:
                 lambda: sum(self._rows.remove(lane, first, last) for first, last in bounds)
             )
             for first, last in bounds:
-                self._flights.settle(lane, first, last)
+                self._dispatch.settle(lane, first, last)
             return removed
 
     def unsend(self, batch: Batch, after_s: float = 0.0) -> None:
@@ -270,7 +265,7 @@ class Outbox:
         with self._lock:
             if batch.epoch == self._rows.epoch:
                 due_ns = self._clock.monotonic_ns() + int(after_s * 1e9)
-                self._flights.postpone(batch.lane, (entry.seq for entry in batch.entries), due_ns)
+                self._dispatch.postpone(batch.lane, (entry.seq for entry in batch.entries), due_ns)
 
     def unsend_all(self) -> None:
         """Have everything that is not settled sent again: the connection, or ingest, began anew.
@@ -278,9 +273,7 @@ class Outbox:
         What was never sent so far gives way to the records that are made from now on.
         """
         with self._lock:
-            self._flights.release_all()
-            for lane, last in self._rows.last.items():
-                self._flights.leave_behind(lane, last)
+            self._dispatch.begin_anew(self._rows.last)
 
     def stats(self) -> OutboxStats:
         """Return how full the outbox is; costs a few small reads."""
@@ -312,8 +305,7 @@ class Outbox:
         self._rows = rows
         self._committed: Marks = dict(rows.last)
         self._durable: Marks = dict.fromkeys(Lane, 0)
-        self._flights = Flights(self._resend_after_ns)
-        self._live_in_row = dict.fromkeys(Lane, 0)
+        self._dispatch = Dispatch(rows, self._resend_after_ns)
         self._unchecked_bytes = self._max_bytes
         self._flusher = Flusher(self._path, lambda: self._committed, self._synced, self._lock)
         schema.reserve(self._path)
@@ -383,8 +375,7 @@ class Outbox:
         self._unchecked_bytes = 0
         if lane is Lane.INSPECTIONS:
             self._balance(rows.used_bytes())
-        spans = {other: self._flights.never_sent(other, rows.last[other]) for other in Lane}
-        rows.make_room(lane, self._max_bytes + self._borrowed_bytes, spans)
+        rows.make_room(lane, self._max_bytes + self._borrowed_bytes, self._dispatch.never_sent(rows.last))
 
     def _balance(self, used_bytes: int) -> None:
         """Borrow room while there is too little of our own, and give it back when there is enough again."""
@@ -397,53 +388,6 @@ class Outbox:
             spare = self._borrowed_bytes - max(0, over + _BORROWED_AT_ONCE_BYTES)
             self._lender.give_back(spare)
             self._borrowed_bytes -= spare
-
-    def _entries_next(self, lane: Lane, room: int, now_ns: int, *, live: bool) -> tuple[list[Entry], bool]:
-        """Return what goes next, and whether it was left behind."""
-        window = BEHIND_WINDOW if lane is Lane.INSPECTIONS else 1
-        may_behind = self._flights.count(lane, now_ns, behind=True) < window
-        if (
-            may_behind
-            and self._live_in_row[lane] >= BEHIND_TURN - 1
-            and (entries := self._entries_behind(lane, room, now_ns))
-        ):
-            self._live_in_row[lane] = 0
-            return entries, True
-        if live and (entries := self._entries_live(lane, room, now_ns)):
-            self._live_in_row[lane] += 1
-            return entries, False
-        return (self._entries_behind(lane, room, now_ns) if may_behind else []), True
-
-    def _entries_live(self, lane: Lane, room: int, now_ns: int) -> list[Entry]:
-        return self._entries_again(lane, room, now_ns, behind=False) or self._rows.entries_after(
-            lane, self._flights.cursor(lane), self._durable[lane], room
-        )
-
-    def _entries_again(self, lane: Lane, room: int, now_ns: int, *, behind: bool) -> list[Entry]:
-        entries: list[Entry] = []
-        for seq in self._flights.again(lane, now_ns, behind=behind):
-            entry = self._rows.entry(lane, seq)
-            if entry is None:
-                self._flights.settle(lane, seq, seq)
-                continue
-            room -= entry_bytes(seq, entry.body)
-            if room < 0 and entries:
-                break
-            entries.append(entry)
-        return entries
-
-    def _entries_behind(self, lane: Lane, room: int, now_ns: int) -> list[Entry]:
-        if entries := self._entries_again(lane, room, now_ns, behind=True):
-            return entries
-        while (span := self._flights.behind(lane)) is not None:
-            first, last = span
-            through = min(last, self._durable[lane])
-            if entries := self._rows.entries_after(lane, first - 1, through, room):
-                return entries
-            if through < last:
-                return []  # the rest is not durable yet
-            self._flights.caught_up(lane, last)
-        return []
 
     def _encoded(self, lane: Lane, body: object) -> bytes:
         encoded = codec.encode(body)

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from agent.clock import SystemClock
+from agent.uplink.dispatch import BEHIND_WINDOW
 from agent.uplink.link import PROTOCOL_MARK, WINDOW, Link, LinkSettings
-from agent.uplink.outbox import BEHIND_WINDOW, Outbox
+from agent.uplink.outbox import Outbox
 from tests.support import brokers, records
 from tests.support.brokers import RunningBroker
 from tests.support.fake_fleet import FakeFleet
@@ -293,7 +294,8 @@ import sys, time
 from pathlib import Path
 from agent.clock import SystemClock
 from agent.uplink.link import Link, LinkSettings
-from agent.uplink.outbox import BEHIND_WINDOW, Outbox
+from agent.uplink.dispatch import BEHIND_WINDOW
+from agent.uplink.outbox import Outbox
 from tests.support import records
 box = Outbox(Path(sys.argv[1]), SystemClock(), device="cell-1", resend_after_s=0.5)
 boot = int(box.meta_get("boot") or 0) + 1

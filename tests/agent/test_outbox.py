@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.clock import Clock, FakeClock, SystemClock
-from agent.uplink.outbox import BEHIND_WINDOW, Outbox
+from agent.uplink.dispatch import BEHIND_WINDOW
+from agent.uplink.outbox import Outbox
 from tests.support import records
 from wire import codec, topics
 from wire.errors import LinesideError
@@ -400,7 +401,7 @@ def test_marks_survive_a_restart(tmp_path: Path) -> None:
 def test_a_second_process_cannot_open_the_same_outbox(outbox: Outbox, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from agent.clock import SystemClock;"
-        "from agent.uplink.outbox import BEHIND_WINDOW, Outbox; from wire.errors import LinesideError\n"
+        "from agent.uplink.outbox import Outbox; from wire.errors import LinesideError\n"
         "try: Outbox(Path(sys.argv[1]), SystemClock(), device='cell-1')\n"
         "except LinesideError as error: print(error.code)"
     )
@@ -651,7 +652,7 @@ _CHILD = """
 import sys
 from pathlib import Path
 from agent.clock import SystemClock
-from agent.uplink.outbox import BEHIND_WINDOW, Outbox
+from agent.uplink.outbox import Outbox
 from tests.support import records
 from wire.messages import Lane, SeqRange
 box = Outbox(Path(sys.argv[1]), SystemClock(), device="cell-1")
