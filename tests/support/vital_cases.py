@@ -6,8 +6,10 @@ many were told a trouble they did not have (`false`).
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime as dt
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.capture import decoder_log
+from agent.capture import decoder_damage
 from agent.capture import reference as references
 from agent.capture.frame import Vital
 from agent.capture.reference import Reference
@@ -31,7 +33,8 @@ FIXED_CLIPS: Final = ("bottle-detection", "car-detection")
 MARGIN_PX: Final = 80  # of clips: cut off, so that a moved camera sees what was there beside the picture
 WEAR_RUN: Final = "277500_315/"
 SIZE_CHANGE: Final = 58  # the picture, counted from 1, from which on the wear run's camera has another setting
-DAMAGE_LEVELS: Final = 2.0  # mean difference in grey levels from which on a decoded picture counts as damaged
+# A decoded picture counts as damaged where an area of so many pixels differs by so many grey levels on average.
+DAMAGE_AREA_PX, DAMAGE_LEVELS = 32, 10.0
 NOW: Final = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
 
 
@@ -216,27 +219,64 @@ def read_logged(path: Path) -> list[bool]:
     return [told for _, told in _logged(path)]
 
 
+@contextlib.contextmanager
+def _complaints() -> Iterator[Callable[[], bool]]:
+    """Take over the standard error output, and give a function that tells whether the decoder complained since."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    before = os.dup(2)
+    os.dup2(writing, 2)
+    os.close(writing)
+
+    def heard() -> bool:
+        try:
+            return decoder_damage.tells_damage(os.read(reading, 1 << 20))
+        except BlockingIOError:
+            return False
+
+    try:
+        yield heard
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(reading)
+
+
 def _logged(path: Path) -> Iterator[tuple[Image, bool]]:
-    with decoder_log.DecoderLog() as log:
-        watch = decoder_log.DamageWatch()
+    with _complaints() as heard:
+        watch = decoder_damage.DamageWatch()
         capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         try:
-            log.damage()  # what it said of the file as a whole
+            heard()  # what it said of the file as a whole
             while True:
                 read, image = capture.read()
                 if not read:
                     return
                 alone = int(capture.get(cv2.CAP_PROP_FRAME_TYPE)) == ord("I")
-                yield np.asarray(image, dtype=np.uint8), watch.see(complained=log.damage(), stands_alone=alone)
+                yield np.asarray(image, dtype=np.uint8), watch.see(complained=heard(), stands_alone=alone)
         finally:
             capture.release()
 
 
-def damaged_stream(clip_path: Path, out: Path, kind: damaged_video.Kind, seed: int) -> StreamOutcome:
-    """Damage one picture that stands alone, or one predicted one, somewhere in a clip, and see who tells."""
+def _differs(image: Image, intact: Image) -> bool:
+    difference = cv2.cvtColor(cv2.absdiff(image, intact), cv2.COLOR_BGR2GRAY)
+    size = (image.shape[1] // DAMAGE_AREA_PX, image.shape[0] // DAMAGE_AREA_PX)
+    return float(cv2.resize(difference, size, interpolation=cv2.INTER_AREA).max()) > DAMAGE_LEVELS
+
+
+def damaged_stream(
+    clip_path: Path, out: Path, kind: damaged_video.Kind, seed: int, first: int | None = None
+) -> StreamOutcome:
+    """Damage one picture of a clip, and see who tells.
+
+    Args:
+        first: which, in decoding order; None: one that stands alone for odd seeds, any for even ones.
+    """
     places, alone = damaged_video.samples_of(clip_path.read_bytes())
     random = np.random.default_rng(seed)
-    first = int(random.choice(alone[1:])) if seed % 2 else int(random.integers(30, len(places) - 60))
+    if first is None:
+        first = int(random.choice(alone[1:])) if seed % 2 else int(random.integers(30, len(places) - 60))
     damaged_video.damage(clip_path, out, samples=[first], kind=kind, seed=seed)
     window = range(first - 20, first + 80)
     whole = [image if number in window else None for number, image in enumerate(damaged_video.frames(clip_path))]
@@ -247,8 +287,7 @@ def damaged_stream(clip_path: Path, out: Path, kind: damaged_video.Kind, seed: i
         intact = whole[number] if number < len(whole) else None
         if intact is None:
             continue
-        broken = float(np.mean(cv2.absdiff(image, intact))) > DAMAGE_LEVELS
-        rows.append((broken, by_log, Vital.CORRUPT in watch.see(image)))
+        rows.append((_differs(image, intact), by_log, Vital.CORRUPT in watch.see(image)))
     damaged_rows = [row for row in rows if row[0]]
     return StreamOutcome(
         damaged=len(damaged_rows),
