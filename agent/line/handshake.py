@@ -218,9 +218,12 @@ def _take(state: State, seen: Seen, now_ns: int) -> Step:
         state = dataclasses.replace(state, went_back=went_back)
     if plc.trigger_seq <= state.last:
         return Step(state=state)
+    tells_age = plc.trigger_age_ms > 0
+    if tells_age and seen.exchange_ns > state.rules.trust_ns:
+        return Step(state=state)  # the age came too slowly to tell the moment; the next look tells it again
     missed = state.missed + plc.trigger_seq - state.last - 1
     state = dataclasses.replace(state, last=plc.trigger_seq, missed=missed)
-    is_certain = plc.trigger_age_ms > 0 or seen.uncertain_ns <= state.rules.trust_ns
+    is_certain = tells_age or seen.uncertain_ns <= state.rules.trust_ns
     if not is_certain or not _recipe_is_settled(state):
         return Step(state=dataclasses.replace(state, missed=missed + 1))
     if not _has_room(state):
@@ -230,7 +233,7 @@ def _take(state: State, seen: Seen, now_ns: int) -> Step:
         id=f"{run}-{plc.trigger_seq}",
         run=run,
         sequence=plc.trigger_seq,
-        at_ns=now_ns - plc.trigger_age_ms * 1_000_000,
+        at_ns=(now_ns if seen.at_ns is None else seen.at_ns) - plc.trigger_age_ms * 1_000_000,
         at_utc=seen.at_utc - timedelta(milliseconds=plc.trigger_age_ms),
         part_id=plc.part_id or None,
         lot=plc.lot or None,

@@ -36,12 +36,16 @@ class Seen:
     """The PLC's block was read or written.
 
     Args:
+        at_ns: when the answer had come, monotonic; None stands for now.
         uncertain_ns: a change may have stood there unseen for so long.
+        exchange_ns: from asking to the answer: what the PLC tells of an age may be so old.
     """
 
     plc: PlcWords
     at_utc: datetime
+    at_ns: int | None = None
     uncertain_ns: int
+    exchange_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

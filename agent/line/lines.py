@@ -73,7 +73,8 @@ def line_of(
             http = HttpLine(clock, mint, deadline_ms=station.deadline_ms, name=station.id)
             return BuiltLine(line=http, words="HTTP at the local address", trouble=_none, http=http)
         case "modbus" if settings.modbus is not None:
-            plc = _plc(settings.modbus, clock, station.id)
+            # A part whose moment is less certain than a frame may be off would be judged by its neighbour's picture.
+            plc = _plc(settings.modbus, clock, station.id, trust_ms=station.frame_tolerance_ms)
             return BuiltLine(line=plc, words=_plc_words(settings.modbus), trouble=lambda: plc.account().trouble)
         case "mqtt" if settings.mqtt is not None:
             mqtt = MqttLine(settings.mqtt, clock, mint, device=device, station=station.id)
@@ -110,10 +111,11 @@ def _gate(
 
 
 def _plc(
-    settings: ModbusSettings, clock: Clock, name: str, *, counter: bool = False
+    settings: ModbusSettings, clock: Clock, name: str, *, counter: bool = False, trust_ms: float | None = None
 ) -> ModbusClientLine | ModbusServerLine:
-    kind = ModbusClientLine if settings.role == "client" else ModbusServerLine
-    return kind(settings, clock, name, counter=counter)
+    if settings.role == "server":
+        return ModbusServerLine(settings, clock, name, counter=counter)
+    return ModbusClientLine(settings, clock, name, counter=counter, trust_ms=trust_ms)
 
 
 def _plc_words(settings: ModbusSettings) -> str:

@@ -102,8 +102,16 @@ class ModbusClientLine(ModbusLine):
                 self._has_exchanged = True
                 self._came(self._settings.address)
             # A change seen now came after the former look was asked for.
-            uncertain_ns = self._clock.monotonic_ns() - last_ns
-            self._apply(Seen(plc=plc, at_utc=self._clock.now_utc(), uncertain_ns=uncertain_ns))
+            at_ns = self._clock.monotonic_ns()
+            self._apply(
+                Seen(
+                    plc=plc,
+                    at_utc=self._clock.now_utc(),
+                    at_ns=at_ns,
+                    uncertain_ns=at_ns - last_ns,
+                    exchange_ns=at_ns - sent_ns,
+                )
+            )
             last_ns = sent_ns
             next_ns = max(next_ns + cycle_ns, sent_ns)
             self._await_cycle(worker, next_ns, words)

@@ -133,7 +133,8 @@ class SimulatedPlc:
 
         base, unit = self._settings.base, self._settings.unit
         registers = SimData(base, count=register_map.ALL_REGISTERS, values=0, datatype=DataType.REGISTERS)
-        server = ModbusTcpServer(SimDevice(id=unit, simdata=[registers]), address=(self._settings.host, self.port))
+        device = SimDevice(id=unit, simdata=[registers], action=self._before_access)
+        server = ModbusTcpServer(device, address=(self._settings.host, self.port))
         await server.serve_forever(background=True)
         self.port = server.transport.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
         self._listening.set()
@@ -150,6 +151,21 @@ class SimulatedPlc:
             next_s = max(next_s + self._settings.scan_ms / 1e3, time.monotonic())
             await asyncio.sleep(next_s - time.monotonic())
         await server.shutdown()
+
+    async def _before_access(
+        self,
+        function_code: int,  # noqa: ARG002  (the library's signature)
+        start_address: int,
+        address: int,  # noqa: ARG002
+        count: int,  # noqa: ARG002
+        current_registers: list[int],
+        set_values: list[int] | list[bool] | None,
+    ) -> None:
+        """Whoever reads the block sees it as it is at that moment."""
+        if set_values is None:
+            at = self._settings.base - start_address
+            block = register_map.encode_plc(self.program.look(time.monotonic_ns()))
+            current_registers[at : at + len(block)] = block
 
     @staticmethod
     def _hang_up(server: ModbusTcpServer) -> None:

@@ -132,13 +132,23 @@ class PlcProgram:
                 self._take_result(now_ns)
                 self._note_recipe()
             self._divert_overdue(now_ns)
-            age_ms = max(1, min(65_535, (now_ns - self._part_ns) // 1_000_000))
-            self._words = dataclasses.replace(
-                self._words,
-                heartbeat=now_ns // _HEARTBEAT_NS & 0xFFFF,
-                trigger_age_ms=age_ms if self._tells_age and self._words.trigger_seq else 0,
-            )
-            return self._words
+            self._words = dataclasses.replace(self._words, heartbeat=now_ns // _HEARTBEAT_NS & 0xFFFF)
+            return self._aged(now_ns)
+
+    def look(self, now_ns: int) -> PlcWords:
+        """Return the PLC's block between two scans, the newest part's age as it is now.
+
+        A scan of a real PLC is never late. Here it may be, by as long as this machine is busy with something else, and
+        an age of then would make the part younger than it is.
+        """
+        with self._lock:
+            return self._words if self.is_frozen else self._aged(now_ns)
+
+    def _aged(self, now_ns: int) -> PlcWords:
+        age_ms = max(1, min(65_535, (now_ns - self._part_ns) // 1_000_000))
+        told_ms = age_ms if self._tells_age and self._words.trigger_seq else 0
+        self._words = dataclasses.replace(self._words, trigger_age_ms=told_ms)
+        return self._words
 
     def _watch(self, now_ns: int) -> None:
         if self._agent.heartbeat != self._beat and self._agent.map_version:
