@@ -252,16 +252,16 @@ class Plant:
         line.start()
         config = folder / "agent.toml"
         config.write_text(_agent_toml(name, folder / "data", self.url, line_port, floor_rate), encoding="utf-8")
-        claim = self.fleet_cli("claim", "create", "--device", name).split()[-1]
-        _run([sys.executable, "-m", "agent.cli", "enroll", "--config", str(config), "--token", claim], "")
-        agent = Process(
-            f"agent {name}",
-            [sys.executable, "-m", "agent.cli", "run", "--config", str(config)],
-            folder / "agent.log",
-        )
+        agent = self.enrolled_agent(name, config, folder / "agent.log")
         device = Device(name=name, folder=folder, line=line, line_port=line_port, agent=agent, config=config)
         self.devices.append(device)
         return device
+
+    def enrolled_agent(self, name: str, config: Path, log: Path) -> Process:
+        """Enrol the device of a settings file and return its agent, not started yet."""
+        claim = self.fleet_cli("claim", "create", "--device", name).split()[-1]
+        _run([sys.executable, "-m", "agent.cli", "enroll", "--config", str(config), "--token", claim], "")
+        return Process(f"agent {name}", [sys.executable, "-m", "agent.cli", "run", "--config", str(config)], log)
 
     def push(self, package: Path) -> None:
         """Push a model package to the registry."""

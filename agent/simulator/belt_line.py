@@ -35,8 +35,8 @@ class Controller(Protocol):
     def active_recipe(self) -> int:
         """The recipe the station says is in force; 0 while it is not ready."""
 
-    def part(self) -> int:
-        """The photo-eye sees a part at this moment; returns the controller's own count, from 1."""
+    def part(self, at_ns: int) -> int:
+        """The photo-eye saw a part at this moment (monotonic); returns the controller's own count, from 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +115,7 @@ class BeltLine:
             # A belt cannot catch up: after a late part all later ones are late, so that none is nearer than planned.
             began_ns += max(0, at_ns - due_ns - _HESITATION_NS)
             seen = self._cameras.expose(at_ns, time.time(), pictures)
-            count = self._controller.part()
+            count = self._controller.part(at_ns)
             self._write(batch, part, count, seen)
         return True
 

@@ -1,0 +1,377 @@
+"""A belt from photo-eye to database: cameras, a PLC, two recipes, an agent that is killed, a camera that is lost.
+
+Every picture carries its part's number in marks that the model reads, so that each record says which part was judged.
+At the end the belt's own account, the PLC's, its registers, the device's counters and the fleet's database are held
+against each other, part by part. `run.py soak belt --parts 10000 --json` runs it by hand; tests/system/test_belt.py
+runs it in the suite. The last line is one JSON object; exit status 1 where the accounts do not agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shutil
+import sqlite3
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from agent.line import register_map  # noqa: E402
+from agent.simulator.belt import BeltSettings  # noqa: E402
+from scripts.plant import Plant, PlantError, Process, free_port, wait_for  # noqa: E402
+from tests.support import belt_books, marks_models  # noqa: E402
+from tests.support.belt_books import Books, Told  # noqa: E402
+
+DEVICE: Final = "belt-1"
+STATION: Final = "belt"
+RECIPES: Final = {1: "round", 2: "square"}
+MODELS: Final = {1: "marks-round", 2: "marks-square"}
+LOST_CAMERA: Final = "left"
+SECONDS_DOWN: Final = 1.0
+# The agent looks at the PLC so often; a part whose moment it knows less well than the tolerance is not judged.
+CYCLE_MS: Final = 2.0
+SCAN_MS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How much of it.
+
+    Args:
+        kill_at, lose_from, lose_to: as shares of all parts.
+    """
+
+    parts: int = 2000
+    least_pitch_ms: float = 16.0
+    seed: int = 1
+    broker: str = "auto"
+    kill_at: float = 0.4
+    lose_from: float = 0.6
+    lose_to: float = 0.7
+
+    @property
+    def belt(self) -> BeltSettings:
+        return BeltSettings(
+            seed=self.seed,
+            part_count=self.parts,
+            least_pitch_ms=self.least_pitch_ms,
+            recipes=tuple(RECIPES),
+            batch_parts=max(20, min(500, self.parts // 6)),
+        )
+
+
+def run(folder: Path, options: Options) -> dict[str, Any]:
+    """Run the belt to its end and return what the accounts say."""
+    started = time.monotonic()
+    plant = Plant(folder=folder, broker=options.broker)
+    processes: list[Process] = []
+    try:
+        plant.start_fleet()
+        for index, number in enumerate(RECIPES):
+            package = folder / MODELS[number]
+            marks_models.make(package, MODELS[number], recipe_index=index)
+            plant.push(package)
+        plc_port, cameras_port = free_port(), free_port()
+        line = Process("belt", _line_command(folder, options, plc_port, cameras_port), folder / "belt.log")
+        processes.append(line)
+        line.start()
+        config = folder / "agent.toml"
+        config.write_text(_agent_toml(folder, plant.url, options, plc_port, cameras_port), encoding="utf-8")
+        agent = plant.enrolled_agent(DEVICE, config, folder / "agent.log")
+        processes.insert(0, agent)
+        agent.start()
+        plant.fleet_cli(
+            *("desired", "set", DEVICE, "--url", plant.url, "--recipes", str(_recipes_file(folder, options))),
+            *(word for model in MODELS.values() for word in ("--model", f"{model}=1")),
+        )
+        _watch(line, agent, lambda: _passed(folder) > 0, 60, "the belt moves")
+        moving_since = time.monotonic()
+        kill_at = int(options.parts * options.kill_at)
+        _watch(line, agent, lambda: _passed(folder) >= kill_at, 30 + options.parts, f"part {kill_at} passes")
+        agent.kill()
+        time.sleep(SECONDS_DOWN)
+        agent.start()
+        _watch(line, agent, lambda: bool(_ends(folder)), 60 + options.parts, "all parts have passed")
+        belt_s = time.monotonic() - moving_since
+        _watch(line, agent, lambda: _is_drained(folder), 60, "the device has delivered everything")
+        registers = registers_of(plc_port)
+        status = _status(folder) or {}
+        line.stop()
+        books = books_of(folder, plant, options)
+        with contextlib.suppress(PlantError):  # then what differs is told below
+            wait_for("the counters have come", lambda: not _of_counters(plant, books), 30)
+        found = belt_books.discrepancies(books) + _of_registers(registers, books) + _of_counters(plant, books)
+        return {
+            "schema": "lineside.belt/1",
+            **belt_books.summary(books),
+            "belt_s": round(belt_s, 1),
+            "parts_per_s": round(options.parts / belt_s, 1),
+            "seconds": round(time.monotonic() - started, 1),
+            "latency_ms": _latencies(folder),
+            "registers": registers,
+            "station": status.get("stations", [{}])[0],
+            "discrepancies": len(found),
+            "first_discrepancies": found[:20],
+        }
+    finally:
+        for process in processes:
+            process.stop()
+        plant.close()
+
+
+def books_of(folder: Path, plant: Plant, options: Options) -> Books:
+    """Read every account of the belt."""
+    parts = [event for event in events(folder / "belt.jsonl") if event["event"] == "part"]
+    told = {
+        event["sequence"]: Told(verdict=event.get("verdict", ""), route=event["route"])
+        for event in events(folder / "plc.jsonl")
+        if event["event"] in ("result", "no_answer")
+    }
+    with sqlite3.connect(f"file:{plant.fleet_dir / 'fleet.db'}?mode=ro", uri=True) as database:
+        rows = [json.loads(row[0]) for row in database.execute("SELECT record FROM inspection")]
+    return Books(
+        settings=options.belt,
+        seen={part["number"]: frozenset(part["seen"]) for part in parts},
+        count_of={part["number"]: part["count"] for part in parts},
+        told=told,
+        rows=rows,
+        recipe_ids=RECIPES,
+    )
+
+
+def events(path: Path) -> list[dict[str, Any]]:
+    """Read a file of JSON lines; none where it is not there yet."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines[:-1]]  # the last one may be half written
+
+
+def registers_of(plc_port: int) -> dict[str, int]:
+    """Read both blocks of the PLC's registers as any Modbus client would."""
+    from pymodbus.client import ModbusTcpClient
+
+    client = ModbusTcpClient("127.0.0.1", port=plc_port, timeout=3)
+    try:
+        if not client.connect():
+            raise PlantError("the PLC's registers cannot be read")
+        count = register_map.PLC_REGISTERS
+        plc = register_map.decode_plc(client.read_holding_registers(0, count=count).registers)
+        offset, count = register_map.AGENT_OFFSET, register_map.AGENT_REGISTERS
+        agent = register_map.decode_agent(client.read_holding_registers(offset, count=count).registers)
+    finally:
+        client.close()
+    return {
+        "trigger_seq": plc.trigger_seq,
+        "part_count": plc.part_count,
+        "result_ack": plc.result_ack,
+        "trigger_ack": agent.trigger_ack,
+        "missed_trigger": agent.missed_trigger,
+        "overrun": agent.overrun,
+        "results_waiting": agent.results_waiting,
+        "recipe_active": agent.recipe_active,
+        "fault": agent.fault,
+    }
+
+
+def _of_registers(registers: dict[str, int], books: Books) -> list[str]:
+    """Compare the registers at the end with the parts that passed."""
+    count = len(books.count_of)
+    wanted = {"trigger_seq": count, "part_count": count, "trigger_ack": count, "results_waiting": 0, "fault": 0}
+    return [
+        f"register {name} is {registers[name]}, not {value}"
+        for name, value in wanted.items()
+        if registers[name] != value
+    ]
+
+
+def _of_counters(plant: Plant, books: Books) -> list[str]:
+    """Compare the device's exact counters, which travel by themselves, with the rows."""
+    with sqlite3.connect(f"file:{plant.fleet_dir / 'fleet.db'}?mode=ro", uri=True) as database:
+        cells = database.execute("SELECT recipe, verdict, SUM(count) FROM counter_cell GROUP BY recipe, verdict")
+        counted = Counter({(recipe, verdict): int(count) for recipe, verdict, count in cells})
+    rows = Counter((row["recipe"], row["verdict"]) for row in books.rows)
+    return [] if counted == rows else [f"the device counted {dict(counted)}, the rows are {dict(rows)}"]
+
+
+def _latencies(folder: Path) -> dict[str, float]:
+    """From the photo-eye to the result in the PLC."""
+    after = sorted(event["after_ms"] for event in events(folder / "plc.jsonl") if event["event"] == "result")
+    if not after:
+        return {}
+    return {"p50": after[len(after) // 2], "p99": after[int(len(after) * 0.99)], "max": after[-1]}
+
+
+def _watch(line: Process, agent: Process, ask: Callable[[], bool], timeout_s: float, what: str) -> None:
+    def asked() -> bool:
+        for process in (line, agent):
+            if not process.running:
+                raise PlantError(f"{process.name} ended:\n{process.tail()}")
+        return ask()
+
+    try:
+        wait_for(what, asked, timeout_s)
+    except PlantError as error:
+        raise PlantError(f"{error}\n--- belt\n{line.tail()}\n--- agent\n{agent.tail()}") from error
+
+
+def _passed(folder: Path) -> int:
+    """How many parts have passed, from the end of the belt's account."""
+    try:
+        with (folder / "belt.jsonl").open("rb") as stream:
+            stream.seek(0, 2)
+            stream.seek(max(0, stream.tell() - 2000))
+            lines = stream.read().split(b"\n")[1:-1]
+    except FileNotFoundError:
+        return 0
+    numbers = [event["number"] for event in map(json.loads, lines) if event["event"] == "part"]
+    return int(numbers[-1]) if numbers else 0
+
+
+def _ends(folder: Path) -> list[dict[str, Any]]:
+    return [event for event in events(folder / "belt.jsonl") if event["event"] == "end"]
+
+
+def _status(folder: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads((folder / "data" / "status.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def _is_drained(folder: Path) -> bool:
+    """Whether the device has nothing left to send, by a status written after the last part."""
+    status = _status(folder)
+    (end,) = _ends(folder)
+    return (
+        status is not None
+        and datetime.fromisoformat(status["at"]).timestamp() > end["at"] + 1.0
+        and status["connected"]
+        and status["outbox_unsettled"] == 0
+    )
+
+
+def _line_command(folder: Path, options: Options, plc_port: int, cameras_port: int) -> list[str]:
+    belt = options.belt
+    file = folder / "belt.toml"
+    lost_from, lost_to = (int(options.parts * share) for share in (options.lose_from, options.lose_to))
+    file.write_text(
+        f"""\
+account = "{folder / "belt.jsonl"}"
+plc_account = "{folder / "plc.jsonl"}"
+plc_port = {plc_port}
+cameras_port = {cameras_port}
+deadline_ms = 500.0
+scan_ms = {SCAN_MS}
+stays = true
+
+[belt]
+seed = {belt.seed}
+part_count = {belt.part_count}
+batch_parts = {belt.batch_parts}
+least_pitch_ms = {belt.least_pitch_ms}
+views = {list(belt.views)}
+recipes = {list(belt.recipes)}
+
+[[losses]]
+camera = "{LOST_CAMERA}"
+from_part = {lost_from}
+to_part = {lost_to}
+""".replace("'", '"'),
+        encoding="utf-8",
+    )
+    return [sys.executable, "-m", "agent.cli", "simulate", "--belt", str(file)]
+
+
+def _agent_toml(folder: Path, url: str, options: Options, plc_port: int, cameras_port: int) -> str:
+    # The window in which a picture may have been taken is narrower than the pitch, so that no other part fits in.
+    tolerance_ms = round(options.least_pitch_ms * 0.45, 2)
+    views = "".join(
+        f"""
+[[stations.views]]
+id = "{view}"
+model = "{MODELS[1]}"
+source = {{ kind = "simulated", address = "127.0.0.1:{cameras_port}", camera = "{view}" }}
+"""
+        for view in options.belt.views
+    )
+    return f"""\
+[device]
+id = "{DEVICE}"
+data_dir = "{folder / "data"}"
+
+[fleet]
+url = "{url}"
+poll_interval_s = 5
+
+[mqtt]
+resend_after_s = 3
+
+[local]
+enabled = false
+
+[[stations]]
+id = "{STATION}"
+deadline_ms = 400
+frame_wait_ms = {max(20.0, options.least_pitch_ms * 3)}
+frame_tolerance_ms = {tolerance_ms}
+floor_rate = 0.002
+
+[stations.line]
+kind = "modbus"
+modbus = {{ address = "127.0.0.1:{plc_port}", cycle_ms = {CYCLE_MS} }}
+{views}"""
+
+
+def _recipes_file(folder: Path, options: Options) -> Path:
+    """Two recipes, each with its own model in every view, and the first one's number on the device's own."""
+    path = folder / "recipes.toml"
+    text = f'[[stations]]\nstation = "{STATION}"\n'
+    for number, recipe in RECIPES.items():
+        text += f'\n[[stations.recipes]]\nid = "{recipe}"\nnumber = {number}\n'
+        for view in options.belt.views:
+            text += f'views.{view} = {{ model = "{MODELS[number]}" }}\n'
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="run.py soak belt", description=__doc__.partition("\n")[0] if __doc__ else None
+    )
+    parser.add_argument("--parts", type=int, default=10_000)
+    parser.add_argument("--pitch-ms", type=float, default=16.0, help="least time between two parts")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--broker", choices=["auto", "embedded", "mosquitto"], default="auto")
+    parser.add_argument("--json", action="store_true", help="only the JSON line on standard output")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep all files and logs in this new folder")
+    args = parser.parse_args()
+    options = Options(parts=args.parts, least_pitch_ms=args.pitch_ms, seed=args.seed, broker=args.broker)
+    folder = args.keep if args.keep is not None else Path(tempfile.mkdtemp(prefix="lineside-belt-"))
+    try:
+        result = run(folder, options)
+    except PlantError as error:
+        print(f"error: {error}\nThe logs are in {folder}.", file=sys.stderr)
+        return 1
+    if not args.json:
+        print(json.dumps({key: value for key, value in result.items() if key != "station"}, indent=2))
+    print(json.dumps(result))
+    if args.keep is None and not result["discrepancies"]:
+        shutil.rmtree(folder)
+    return 1 if result["discrepancies"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
