@@ -78,7 +78,7 @@ class ViewHealth:
     Args:
         connected: frames come, or could come at any moment.
         trouble: why none come, empty where nothing is wrong.
-        fps_in, fps_used: frames a second since the last report.
+        fps_in, fps_used: frames a second over the last ten seconds.
         frame_age_ms: of the newest frame.
         frames_dropped: per reason.
         restarts: of the camera's process or connection.

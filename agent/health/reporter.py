@@ -35,6 +35,9 @@ _TROUBLES_AFTER_S: Final = 10.0
 _EVENTS_WAITING_MOST: Final = 100
 # Threads that talk to the network rest up to a minute between two tries, and one try may take as long.
 _NETWORK_STALLED_AFTER_NS: Final = 180_000_000_000
+# The wire's own bounds (wire.messages.Health).
+_THREADS_MOST: Final = 50
+_PROCESSES_MOST: Final = 64
 HIGH_WATER_KEY: Final = "mint_high_water_ms"
 _TROUBLES_KEY: Final = "troubles_told"
 
@@ -213,9 +216,9 @@ class Reporter:
             outbox_unsettled=stats.unsettled,
             outbox_bytes=stats.bytes,
             outbox_dropped=stats.dropped,
-            threads_stalled=self._stalled(),
+            threads_stalled=self._stalled()[:_THREADS_MOST],
             stations=tuple(report.status.health for report in reports.values()),
-            processes=reading.processes,
+            processes=reading.processes[:_PROCESSES_MOST],
             throttled=reading.throttled,
             clock_offset_ms=reading.clock_offset_ms,
         )
