@@ -33,9 +33,12 @@ from agent.inspection.turns import Turns
 from agent.keeper import Keeper
 from agent.local.api import LocalApi
 from agent.local.server import LocalServer
-from agent.settings import Settings
+from agent.settings import MqttSettings, Settings
 from agent.station_assembly import Shared, assemble
 from agent.threads import Worker
+from agent.uplink import ending
+from agent.uplink.connection import Tls
+from agent.uplink.ending import Ending
 from agent.uplink.fleet_api import FleetApi
 from agent.uplink.link import Link, LinkSettings
 from agent.uplink.outbox import Outbox
@@ -102,6 +105,7 @@ class Agent:
         # Seconds since 1970 keep the count growing also when the outbox had to be set aside and the count with it.
         boot = max(int(self._outbox.meta_get(_BOOT_KEY) or 0) + 1, mint.clock_ms() // 1000)
         self._outbox.meta_set(_BOOT_KEY, str(boot))
+        self._former_end = ending.begin(self._outbox)
         self._mint = mint.Mint(int(self._outbox.meta_get(HIGH_WATER_KEY) or 0))
         self._wall_clock = time_quality.WallClock(self._clock, lambda: self._mint.high_water_ms)
         self._api = FleetApi(settings.fleet.url, device, credential)
@@ -138,6 +142,8 @@ class Agent:
                 port=mqtt_port,
                 protocol=settings.mqtt.protocol,
                 boot=boot,
+                tls=_tls(settings.mqtt),
+                compress=settings.mqtt.compress,
             ),
             self._outbox,
             self._clock,
@@ -197,6 +203,7 @@ class Agent:
 
     def start(self) -> None:
         """Start all threads; the stations first, so that no trigger waits for a network."""
+        self._tell_former_end()
         for thread in self._threads:
             thread.start()
         self._pictures.start()
@@ -222,8 +229,27 @@ class Agent:
         self._pictures.stop(_JOIN_TIMEOUT_S)
         self._link.stop(_JOIN_TIMEOUT_S)
         self._api.close()
+        self._note_end()
         self._outbox.close()
         log.info("%s has stopped.", self._settings.device.id, extra={"event": "agent.stopped"})
+
+    def _tell_former_end(self) -> None:
+        """A verdict may have left whose record a power cut took: a person must know that there may be a hole."""
+        if self._former_end is Ending.POWER_CUT:
+            self._tell(
+                "agent.power_lost",
+                Severity.ALARM,
+                "The machine went down while the agent ran: records of the last "
+                f"{ending.SYNC_WITHIN_MS} ms before may be missing. Parts of a line that counts show as agent_down.",
+            )
+        elif self._former_end is Ending.KILLED:
+            self._tell("agent.killed", Severity.WARNING, "The agent ended without notice; no record was lost.")
+
+    def _note_end(self) -> None:
+        try:
+            ending.end(self._outbox)
+        except LinesideError as error:
+            log.warning("The end cannot be noted: %s", error, extra={"event": "agent.end_not_noted"})
 
     def _readers(self) -> list[Worker]:
         feeds = [feed for station in self._stations.values() for feed in station.feeds.values()]
@@ -313,3 +339,9 @@ class Agent:
             )
         except LinesideError as error:
             log.warning("The event %s is not told: %s", name, error, extra={"event": "event.lost"})
+
+
+def _tls(mqtt: MqttSettings) -> Tls | None:
+    if mqtt.ca_file is None:
+        return None
+    return Tls(ca_file=mqtt.ca_file, certificate_file=mqtt.certificate_file, key_file=mqtt.key_file)

@@ -64,12 +64,19 @@ class MqttSettings:
     Args:
         host, port: of the broker, where they are not those of the enrolment.
         protocol: `auto` takes 5 and falls back.
+        ca_file: turns TLS on: the broker's certificate must be signed by an authority in this file (PEM).
+        certificate_file, key_file: the device's own, where the broker asks for one (PEM).
+        compress: send batches compressed with zlib, for thin links; costs processor time.
         resend_after_s: a record the fleet has not acknowledged by then is sent again.
     """
 
     host: str | None = None
     port: Port | None = None
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
+    ca_file: str | None = None
+    certificate_file: str | None = None
+    key_file: str | None = None
+    compress: bool = False
     resend_after_s: Positive = 10.0
 
 
@@ -230,6 +237,8 @@ def load(path: Path, environment: Mapping[str, str] = os.environ, data_dir: str 
 def _problems_of(settings: Settings) -> list[Problem]:
     """Return what types cannot say."""
     found = settings_checks.of_fleet_url(settings.fleet.url)
+    mqtt = settings.mqtt
+    found += settings_checks.of_tls(mqtt.ca_file, mqtt.certificate_file, mqtt.key_file)
     found += settings_checks.of_local(settings.local.host, allow_network=settings.local.allow_network)
     names = [station.id for station in settings.stations]
     for number, station in enumerate(settings.stations):

@@ -81,6 +81,16 @@ def of_fleet_url(url: str) -> list[Problem]:
     ]
 
 
+def of_tls(ca_file: str | None, certificate_file: str | None, key_file: str | None) -> list[Problem]:
+    """Check the files of an encrypted connection to the broker."""
+    if (certificate_file is None) != (key_file is None):
+        return [Problem("mqtt", "certificate_file and key_file belong together.", "Give both or none.")]
+    if certificate_file is not None and ca_file is None:
+        return [Problem("mqtt.certificate_file", "without ca_file there is no TLS.", 'Add ca_file = "...".')]
+    files = {"ca_file": ca_file, "certificate_file": certificate_file, "key_file": key_file}
+    return [problem for key, path in files.items() for problem in _of_file(f"mqtt.{key}", path)]
+
+
 def of_local(host: str, *, allow_network: bool) -> list[Problem]:
     """Check that the local address is not open to the network by mistake."""
     if allow_network or _is_loopback(host):

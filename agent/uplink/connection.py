@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import selectors
 import socket
+import ssl
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import paho.mqtt.client as mqtt
@@ -27,6 +29,20 @@ _VERSIONS: Final = {
     Protocol.MQTT_5: MQTTProtocolVersion.MQTTv5,
     Protocol.MQTT_3_1_1: MQTTProtocolVersion.MQTTv311,
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """The files of an encrypted connection (PEM).
+
+    Args:
+        ca_file: the authorities that may have signed the broker's certificate.
+        certificate_file, key_file: the device's own, None where the broker asks for none.
+    """
+
+    ca_file: str
+    certificate_file: str | None = None
+    key_file: str | None = None
 
 
 class ProtocolRefusedError(LinesideError):
@@ -52,6 +68,10 @@ class Connection:
         on_message: gets topic and payload of what comes in.
         on_puback: gets the packet id, and the reason in words where the broker refused the message, else "".
         wake: a socket whose readability ends `poll`.
+        tls: None: not encrypted.
+
+    Raises:
+        LinesideError: `config.missing_file` where a file of `tls` cannot be used.
     """
 
     def __init__(
@@ -64,6 +84,7 @@ class Connection:
         on_message: Callable[[str, bytes], None],
         on_puback: Callable[[int, str], None],
         wake: socket.socket,
+        tls: Tls | None = None,
     ) -> None:
         self.protocol = protocol
         self.receive_maximum = 65535
@@ -87,6 +108,8 @@ class Connection:
         # The link's own window is far below: nothing is ever queued inside paho.
         self._client.max_inflight_messages_set(1000)
         self._client.max_queued_messages_set(1000)
+        if tls is not None:
+            _encrypt(self._client, tls)
         self._client.will_set(will[0], will[1], qos=1, retain=True)
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
@@ -169,6 +192,9 @@ class Connection:
     def poll(self, timeout_s: float) -> None:
         """Wait for the network, or for a wake, and serve what there is."""
         self._watch()
+        if self._has_decrypted():
+            self._client.loop_read()
+            timeout_s = 0.0
         for key, events in self._selector.select(max(0.0, timeout_s)):
             if key.fileobj is self._wake:
                 with contextlib.suppress(BlockingIOError):
@@ -191,6 +217,11 @@ class Connection:
         if self._client.socket() is not None:
             with contextlib.suppress(OSError):
                 self._socket().close()
+
+    def _has_decrypted(self) -> bool:
+        """Whether TLS has taken bytes off the network that nobody has read yet: no selector tells of them."""
+        current = self._client.socket()
+        return isinstance(current, ssl.SSLSocket) and current.pending() > 0
 
     def _socket(self) -> socket.socket:
         found = self._client.socket()
@@ -229,3 +260,12 @@ class Connection:
     ) -> None:
         self._subscriptions.discard(mid)
         self.subscription_problems.extend(str(reason) for reason in reasons if reason.is_failure)
+
+
+def _encrypt(client: mqtt.Client, tls: Tls) -> None:
+    try:
+        client.tls_set(ca_certs=tls.ca_file, certfile=tls.certificate_file, keyfile=tls.key_file)
+    except (OSError, ValueError) as error:
+        raise LinesideError(
+            "config.missing_file", f"TLS of [mqtt] cannot be set up: {error}.", "Correct ca_file and the others."
+        ) from error

@@ -20,7 +20,7 @@ from agent.uplink.outbox_rows import Rows, entry_bytes
 from wire import codec, topics
 from wire.errors import LinesideError
 from wire.inspection import Inspection
-from wire.messages import BODY_OF_LANE, Batch, Lane, Refusal, SeqRange
+from wire.messages import BODY_OF_LANE, Batch, Event, Lane, Refusal, SeqRange, Severity
 
 T = TypeVar("T")
 
@@ -94,7 +94,9 @@ class Outbox:
         self._closed = False
         self._owner = _own(path)
         try:
-            self._use(Rows(schema.open_file(path)))
+            opened = schema.open_file(path)
+            self._use(Rows(opened))
+            self._tell_set_aside(opened.set_aside)
         except BaseException:
             os.close(self._owner)
             raise
@@ -365,8 +367,15 @@ class Outbox:
         self._flusher.stop(wait=False)
         self._rows.close()
         salvage = schema.read_salvage(self._path)
-        schema.move_aside(self._path, str(error))
+        kept = schema.move_aside(self._path, str(error))
         self._use(Rows(schema.open_file(self._path, salvage)))
+        self._tell_set_aside(schema.set_aside_words(kept, error))
+
+    def _tell_set_aside(self, words: str) -> None:
+        """Have the fleet learn that records of this device are in a file that nobody sends."""
+        if words:
+            event = Event(at=self._clock.now_utc(), name="outbox.set_aside", severity=Severity.ALARM, text=words[:1000])
+            self.put(Lane.EVENTS, event)
 
     def _make_room(self, lane: Lane) -> None:
         if self._unchecked_bytes < min(_ROOM_CHECKED_EVERY_BYTES, self._max_bytes // 16):

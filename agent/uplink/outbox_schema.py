@@ -15,7 +15,7 @@ import logging
 import os
 import shutil
 import sqlite3
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -75,11 +75,16 @@ class Salvage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """An outbox file, ready for use."""
+    """An outbox file, ready for use.
+
+    Args:
+        set_aside: what a damaged file was renamed to, and why; empty where none was.
+    """
 
     connection: sqlite3.Connection
     epoch: str
     lanes: dict[Lane, LaneCounts]
+    set_aside: str = ""
 
 
 def place(lane: Lane, seq: int) -> int:
@@ -119,8 +124,9 @@ def open_file(path: Path, salvage: Salvage = Salvage()) -> Opened:
             if not is_corruption(error):
                 raise
             salvage = read_salvage(path)
-            move_aside(path, str(error))
-            return _opened(_connect(path), salvage)
+            kept = move_aside(path, str(error))
+            opened = _opened(_connect(path), salvage)
+            return replace(opened, set_aside=set_aside_words(kept, error))
     except sqlite3.Error as error:
         raise as_lineside(error, path) from error
 
@@ -150,6 +156,11 @@ def move_aside(path: Path, why: str) -> Path:
         extra={"event": "outbox.set_aside"},
     )
     return target
+
+
+def set_aside_words(kept: Path, error: sqlite3.Error) -> str:
+    """Say of a damaged file what a person should know."""
+    return f"The outbox was damaged ({error}) and is kept as {kept.name}; records in it are not sent by themselves."
 
 
 def read_salvage(path: Path) -> Salvage:

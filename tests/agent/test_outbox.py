@@ -570,6 +570,9 @@ def test_a_damaged_file_is_set_aside_and_a_new_epoch_begins(
     assert again.epoch != epoch
     assert (tmp_path / "outbox.db.corrupt-1").exists()
     assert any(getattr(r, "event", "") == "outbox.set_aside" for r in caplog.records)
+    (told,) = [codec.decode(bytes(entry.body), Event) for entry in drained(again, Lane.EVENTS)[-1].entries][-1:]
+    assert (told.name, told.severity) == ("outbox.set_aside", Severity.ALARM)
+    assert "outbox" in told.text
     assert again.put_inspection(records.inspection(), line_run=None) == 1
     if damage == "pages overwritten":
         assert again.meta_get("boot") == "41", "readable marks were lost"

@@ -45,6 +45,7 @@ class FakeFleet:
         self.answering = True
         self.rows: dict[tuple[str, str, Lane, int], bytes] = {}
         self.arrivals: list[tuple[float, Batch]] = []
+        self.sizes: list[int] = []
         self.states: list[State] = []
         self.deliveries: Counter[tuple[str, str, Lane, int]] = Counter()
         self._refuse = refuse
@@ -109,6 +110,7 @@ class FakeFleet:
                 self.states.append(codec.decode(payload, State))
             else:
                 assert len(payload) <= address.topic.max_bytes
+                self.sizes.append(len(payload))
                 batch = codec.decode(payload, Batch)
                 self.arrivals.append((time.monotonic(), batch))
                 if self.answering:
