@@ -12,8 +12,8 @@ from typing import Final
 from wire import codec
 
 CAPACITY: Final = 2_000
-CAPACITY_BYTES: Final = 32 * 1024 * 1024
-TAKEN_BYTES: Final = 16 * 1024 * 1024  # decoded, they are several times that
+CAPACITY_BYTES: Final = 16 * 1024 * 1024
+TAKEN_BYTES: Final = 8 * 1024 * 1024  # decoded, they are several times that
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,7 +205,7 @@ def test_a_flood_at_a_slow_database_costs_time_and_no_memory(stand: Stand, broke
     grown_mb = worker.memory_mb("VmHWM") - before_mb
     assert _rows(stand) == _expected(made)
     assert carried.seconds > 3, "the database was not slow enough to show anything"
-    assert grown_mb < 130, f"{grown_mb:.0f} MB for a flood of {size_mb:.0f} MB"
+    assert grown_mb < 150, f"{grown_mb:.0f} MB for a flood of {size_mb:.0f} MB"
 
 
 def _desire(stand: Stand, port: int, device: str) -> None:

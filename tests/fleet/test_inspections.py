@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import event
 
 from fleet import db
-from fleet.inspections import moments, service
+from fleet.inspections import clocks, moments, service
 from tests.support import records
 from tests.support.fleet_stand import Stand
-from wire.inspection import Mode, Verdict
+from wire.inspection import Mode, TimeSource, Verdict
 from wire.messages import Lane
 
 OTHER = "b" * 64
@@ -85,6 +85,11 @@ def test_pages_cover_everything_once_while_rows_are_added(stand: Stand) -> None:
         ({"verdict": "NG"}, {"ng"}),
         ({"mode": "setup"}, {"setup"}),
         ({"part_id": "SN-1"}, {"serial"}),
+        ({"lot": "L7"}, {"setup", "serial"}),
+        ({"lot": "L7", "mode": "setup"}, {"setup"}),
+        ({"recipe": "wide"}, {"ng"}),
+        ({"clock_suspect": "true"}, {"other"}),
+        ({"clock_suspect": "false", "device": "cell-1"}, {"plain", "ng", "setup", "serial"}),
         ({"device": "cell-2"}, {"other"}),
         ({"model_digest": OTHER}, {"other"}),
         ({"station": "s9"}, set()),
@@ -97,10 +102,12 @@ def test_pages_cover_everything_once_while_rows_are_added(stand: Stand) -> None:
 def test_filters_find_what_people_ask_for(stand: Stand, query: dict[str, str], expected: set[str]) -> None:
     made = {
         "plain": records.inspection(sequence=1),
-        "ng": records.inspection(sequence=2, verdict=Verdict.NG),
-        "setup": records.inspection(sequence=3, mode=Mode.SETUP),
-        "serial": records.inspection(sequence=4, part_id="SN-1"),
-        "other": records.inspection("cell-2", sequence=5, views=(records.view(model_digest=OTHER),)),
+        "ng": records.inspection(sequence=2, verdict=Verdict.NG, recipe="wide"),
+        "setup": records.inspection(sequence=3, mode=Mode.SETUP, lot="L7"),
+        "serial": records.inspection(sequence=4, part_id="SN-1", lot="L7"),
+        "other": records.inspection(
+            "cell-2", sequence=5, views=(records.view(model_digest=OTHER),), time_source=TimeSource.SUSPECT
+        ),
     }
     _absorb(stand, "cell-1", *[record for record in made.values() if record.device == "cell-1"])
     _absorb(stand, "cell-2", made["other"])
@@ -111,14 +118,15 @@ def test_filters_find_what_people_ask_for(stand: Stand, query: dict[str, str], e
 
 
 @pytest.mark.parametrize(
-    "query", [{"cursor": "WyJ4Il0"}, {"cursor": "!"}, {"from": "2026-03-01T12:00:00"}, {"verdict": "?"}]
+    "query",
+    [{"cursor": "WyJ4Il0"}, {"cursor": "!"}, {"from": "2026-03-01T12:00:00"}, {"verdict": "?"}, {"model": "parts"}],
 )
 def test_a_wrong_question_is_named_as_such(stand: Stand, query: dict[str, str]) -> None:
     answer = stand.send("GET", "/inspections", params=query)
     assert (answer.status_code, answer.json()["code"]) == (422, "request.invalid")
 
 
-@pytest.mark.parametrize("path", ["/inspections", "/counters", "/quarantine", "/ingest"])
+@pytest.mark.parametrize("path", ["/inspections", "/counters", "/quarantine", "/ingest", "/outboxes"])
 def test_nobody_reads_without_a_credential(stand: Stand, path: str) -> None:
     assert stand.send("GET", path, by=None).status_code == 401
     assert stand.send("GET", path, by=stand.enrol("cell-7")).status_code == 403
@@ -161,8 +169,30 @@ def test_a_suspect_clock_is_stored_and_never_refused(stand: Stand) -> None:
     for year in (1, 1970, 9999):
         at = datetime(year, 1, 1, tzinfo=UTC)
         assert _absorb(stand, "cell-1", records.inspection(triggered_at=at, judged_at=at)).accepted == 1
+    answer = stand.send("GET", "/inspections", params={"clock_suspect": "true"}).json()
+    assert len(answer["items"]) == 3, "and each is marked"
     years = {item["triggered_at"][:4] for item in stand.send("GET", "/inspections").json()["items"]}
     assert years == {"0001", "1970", "9999"}
+
+
+@pytest.mark.parametrize(
+    ("late", "source", "suspect"),
+    [
+        (timedelta(0), TimeSource.SYNCHRONISED, False),
+        (timedelta(weeks=2), TimeSource.FREE_RUNNING, False),
+        (timedelta(minutes=-1), TimeSource.SYNCHRONISED, False),
+        (timedelta(minutes=-3), TimeSource.SYNCHRONISED, True),
+        (timedelta(0), TimeSource.SUSPECT, True),
+        (timedelta(days=365 * 60), TimeSource.SYNCHRONISED, True),
+    ],
+)
+def test_a_clock_is_suspect_by_its_own_word_from_the_future_or_from_before_lineside(
+    late: timedelta, source: TimeSource, suspect: bool
+) -> None:
+    received_us = moments.to_us(records.NOON)
+    assert (
+        clocks.is_suspect(source, received_us - late // timedelta(microseconds=1), received_us, received_us) is suspect
+    )
 
 
 def test_moments_keep_every_microsecond() -> None:
@@ -179,6 +209,8 @@ def test_moments_keep_every_microsecond() -> None:
         (service.Filter(verdict="NG"), "ix_inspection_verdict_id"),
         (service.Filter(part_id="SN-1"), "ix_inspection_part_id"),
         (service.Filter(model_digest=OTHER), "ix_inspection_model_digest_id"),
+        (service.Filter(lot="L7"), "ix_inspection_lot"),
+        (service.Filter(clock_suspect=True), "ix_inspection_clock_suspect"),
     ],
 )
 def test_a_search_reads_an_index_and_sorts_nothing(stand: Stand, wanted: service.Filter, index: str) -> None:
