@@ -14,7 +14,7 @@ from wire.errors import REGISTER, LinesideError
 REPO = Path(__file__).resolve().parents[2]
 SOURCES = sorted(path for room in ("wire", "agent", "fleet") for path in (REPO / room).rglob("*.py"))
 CODE = re.compile(r"[a-z_]+\.[a-z_]+")
-NO_CODES = {"id", "name", "onnx", "pid"}  # columns and file names, such as device.id and model.onnx
+NO_CODES = {"id", "json", "name", "onnx", "pid"}  # columns and file names, such as device.id and model.onnx
 
 
 def codes_in(tree: ast.AST) -> Iterator[tuple[int, str]]:
