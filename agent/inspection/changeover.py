@@ -21,6 +21,10 @@ SWAP_TIMEOUT_S: Final = 10.0
 Tell = Callable[[str, Severity, str], None]
 
 
+def tell_nobody(name: str, severity: Severity, text: str) -> None:
+    """Where nobody collects events."""
+
+
 class Marks(Protocol):
     """Where the station remembers its recipe over a restart."""
 

@@ -23,9 +23,10 @@ from agent.clock import Clock
 from agent.inspection import part as parts
 from agent.inspection import readiness, records
 from agent.inspection.catalogue import Catalogue, RecipeListing
-from agent.inspection.changeover import SWAP_TIMEOUT_S, Changeover, Tell
+from agent.inspection.changeover import SWAP_TIMEOUT_S, Changeover, Tell, tell_nobody
+from agent.inspection.count_watch import CountWatch
 from agent.inspection.frames import FrameFinder
-from agent.inspection.ledger import Ledger, Outbox
+from agent.inspection.ledger import MAX_MISSED_RECORDS, Ledger, Outbox
 from agent.inspection.part import Part
 from agent.inspection.records import Place, Seen, TimeQuality
 from agent.inspection.setup import StationSetup
@@ -34,6 +35,7 @@ from agent.inspection.turns import Turns
 from agent.inspection.view_judge import ViewJudge
 from agent.line.trigger import (
     Line,
+    LineCount,
     LineEvent,
     LinePosition,
     Output,
@@ -47,7 +49,6 @@ from agent.threads import Worker
 from wire import sampling
 from wire.errors import LinesideError
 from wire.inspection import Inspection, Reason
-from wire.messages import Severity
 from wire.mint import Mint
 
 log = logging.getLogger(__name__)
@@ -110,6 +111,10 @@ class StationWorker:
         self._turn = 0
         self._told: StationState | None = None
         self._ledger = Ledger(settings.id, outbox, self._missed, records.as_unrecorded)
+        self._tell = tell or tell_nobody
+        gated = settings.line.kind == "part_gate"
+        self._counts = CountWatch(settings.id, outbox, clock, self._record_missing, self._tell) if gated else None
+        self._not_gated = 0
         self._last_trigger: tuple[str, int] | None = None
         self.tally = Tally()
         self.ended = threading.Event()
@@ -122,7 +127,7 @@ class StationWorker:
             clock=clock,
             await_parts=self._await_all,
             announce=self._announce,
-            tell=tell or _tell_nobody,
+            tell=self._tell,
         )
 
     @property
@@ -143,7 +148,7 @@ class StationWorker:
     @property
     def missed_count(self) -> int:
         """Parts recorded as passed uninspected since the agent started."""
-        return self._ledger.missed_count
+        return self._ledger.missed_count + self._not_gated
 
     def state(self) -> StationState:
         """Return what the line is told of the station."""
@@ -214,6 +219,8 @@ class StationWorker:
             self._changeover.take_asked(None)
             self._clock.wait(worker.stop, _TAKE_TIMEOUT_S)  # a clip waits until there is a model to judge it with
             return None
+        if self._counts is not None:
+            self._counts.settle()
         event = self._line.take(_TAKE_TIMEOUT_S)
         self._take_wishes()
         self._changeover.take_asked(event)
@@ -229,6 +236,9 @@ class StationWorker:
         match event:
             case Trigger():
                 return None if self._is_repeat(event) else self._part_of(event)
+            case LineCount():
+                if self._counts is not None:
+                    self._counts.note_line(event)
             case LinePosition():
                 self._await_all()
                 self._ledger.meet(event.run, event.sequence)
@@ -275,6 +285,8 @@ class StationWorker:
             return None
         frames = tuple(found[view] for view in views)
         self.tally.received += 1
+        if self._counts is not None:
+            self._counts.note_part()
         inspection_id = self._mint.uuid7()
         draw = sampling.draw(setup.sampling, inspection_id)
         picture = PictureOfPart(draw=draw, at=trigger.at_utc, gate_rate=setup.sampling.gate_rate)
@@ -356,13 +368,20 @@ class StationWorker:
         latency_ms = (self._clock.monotonic_ns() - trigger.at_ns) / 1e6
         self.tally.count(inspection.verdict, latency_ms, inspection.reason)
 
-    def _missed(self, run: str, sequence: int, reason: Reason) -> Inspection:
+    def _record_missing(self, run: str, count: int, reason: Reason) -> None:
+        """Parts that only the line counted have their records too."""
+        self._await_all()
+        for _ in range(min(count, MAX_MISSED_RECORDS)):
+            self._ledger.write(self._missed(run, None, reason), "")
+            self._not_gated += 1
+
+    def _missed(self, run: str, sequence: int | None, reason: Reason) -> Inspection:
         inspection_id = self._mint.uuid7()
         return records.missed_inspection(
             inspection_id=inspection_id,
             place=self._place,
             setup=self.setup,
-            trigger_id=f"{run}-{sequence}",
+            trigger_id=f"{run}-{sequence if sequence is not None else inspection_id}",
             sequence=sequence,
             reason=reason,
             draw=sampling.draw(self.setup.sampling, inspection_id),
@@ -376,7 +395,3 @@ class StationWorker:
     def _await_all(self) -> None:
         """Wait until every part that was taken has left; called with the take lock held, so none is added."""
         self._await_turn(self._next_ticket)
-
-
-def _tell_nobody(name: str, severity: Severity, text: str) -> None:
-    """Where nobody collects events."""
