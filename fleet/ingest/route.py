@@ -16,6 +16,7 @@ sends it again until the fleet knows it (docs/adr/0010-unknown-devices-are-held.
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -93,10 +94,14 @@ class Routed:
     rejects: tuple[Reject, ...] = ()
 
 
+# The same few topics come again and again; what is no topic is not remembered.
+_parse: Final = functools.lru_cache(maxsize=8192)(topics.parse)
+
+
 def device_of(topic: str) -> str | None:
     """Return the device a topic belongs to, None where it is none of Lineside's."""
     try:
-        return topics.parse(topic).device
+        return _parse(topic).device
     except LinesideError:
         return None
 
@@ -227,15 +232,16 @@ def _batch(
 
 
 def _upward(topic: str) -> topics.Address:
-    address = topics.parse(topic)
+    address = _parse(topic)
     if address.topic.direction is not topics.Direction.UP:
         raise LinesideError("message.undecodable", f"{topic!r} does not go up.")
     return address
 
 
 def _check_seqs(batch: Batch) -> None:
-    if any(entry.seq > MAX_SEQ for entry in batch.entries):
-        raise LinesideError("message.invalid_value", f"A sequence number is over {MAX_SEQ}.")
+    for entry in batch.entries:
+        if entry.seq > MAX_SEQ:
+            raise LinesideError("message.invalid_value", f"A sequence number is over {MAX_SEQ}.")
 
 
 def _check_lane(address: topics.Address, batch: Batch) -> None:

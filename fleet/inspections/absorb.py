@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any, Final
@@ -58,7 +57,12 @@ class InspectionSlice:
         """
         if not messages:
             return Absorbed(accepted=0)
-        rows = [values_of(message) for message in messages]
+        rows = []
+        received_at, received_at_us = None, 0
+        for message in messages:
+            if message.received_at is not received_at:  # all of one batch came at once
+                received_at, received_at_us = message.received_at, moments.to_us(message.received_at)
+            rows.append(_values_of(message, received_at_us))
         inserted = _insert(session.connection(), rows)
         if inserted == len(rows):
             return Absorbed(accepted=len(rows))
@@ -86,11 +90,10 @@ class CounterSlice:
         return Absorbed(accepted=len(messages))
 
 
-def values_of(message: Received) -> tuple[Any, ...]:
+def _values_of(message: Received, received_at_us: int) -> tuple[Any, ...]:
     """Return the values of an inspection's row, in the order of the table's columns."""
     record: Inspection = message.body
     triggered_at_us, judged_at_us = moments.to_us(record.triggered_at), moments.to_us(record.judged_at)
-    received_at_us = moments.to_us(message.received_at)
     return (
         moments.id_bytes(record.id),
         record.device,
@@ -143,10 +146,10 @@ def _picture_of(record: Inspection) -> str | None:
 
 def _text_of(message: Received) -> str:
     """Return the record as the device wrote it, with what a newer agent adds to it; else as we understood it."""
-    if message.text is not None:
-        with contextlib.suppress(UnicodeDecodeError):  # in a field we do not know, where the decoder does not look
-            return bytes(message.text).decode()
-    return codec.encode(message.body).decode()
+    try:
+        return bytes(codec.encode(message.body) if message.text is None else message.text).decode()
+    except UnicodeDecodeError:  # in a field we do not know, where the decoder does not look
+        return codec.encode(message.body).decode()
 
 
 def _run_of(record: Inspection) -> str | None:
