@@ -15,6 +15,7 @@ from agent.line.interval import Interval
 from agent.line.modbus_client import ModbusClientLine
 from agent.line.modbus_server import ModbusServerLine
 from agent.line.mqtt_line import MqttLine
+from agent.line.part_gate import PartGate
 from agent.line.settings import LineSettings, ModbusSettings
 from agent.line.simulated import SimulatedController
 from agent.line.trigger import Line
@@ -97,8 +98,6 @@ def line_of(
 def _gate(
     settings: LineSettings, station: StationSettings, feeds: Mapping[str, Feed], clock: Clock, mint: Mint
 ) -> BuiltLine:
-    from agent.line.part_gate import PartGate
-
     if settings.part_gate is None:
         raise LinesideError("config.missing_key", f"Station {station.id} has no [stations.line.part_gate].")
     counter = None if settings.counter is None else _plc(settings.counter, clock, f"{station.id}-counter", counter=True)
