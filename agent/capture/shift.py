@@ -1,14 +1,13 @@
 """How far a camera looks beside the view it was commissioned with, whatever passes in front of it.
 
 The shift is found by phase correlation (Kuglin and Hines 1975) of two thumbnails. Two things keep a passing part from
-being taken for a moving camera: what stands still keeps a peak of its own at its place, and a shift counts only when
-the textured patches of the reference, on average, fit better there than where they were.
+being taken for a moving camera: what stands still keeps a peak of its own at its place, and the reference's textured
+patches vote: a shift counts only when far more of them are found there than where they were.
 """
 
 from __future__ import annotations
 
 import enum
-import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +18,10 @@ from numpy.typing import NDArray
 LEAST_SIDE_PX: Final = 20  # of a view, for two patches beside each other
 _MIN_PEAK: Final = 8.0  # in standard deviations of the correlation surface: chance reaches about 5 on 14,400 places
 _MIN_PEAK_HERE: Final = 5.0
-_MIN_BETTER: Final = 0.1
+_MIN_FIT: Final = 0.5  # correlation of a patch with its like
+_MIN_BETTER: Final = 0.2  # of two places, to vote for one: an edge along the shift fits at both
+_MIN_VOTES: Final = 3
+_MAJORITY: Final = 3
 _PATCH_PX: Final = 10
 _MIN_TEXTURE: Final = 1.5
 _LARGEST_SHARE: Final = 0.45  # beyond this too little of both views overlaps
@@ -57,8 +59,13 @@ class ShiftMeter:
     """
 
     def __init__(self, view: NDArray[np.uint8], *, step_px: float, limit_px: float) -> None:
-        self._view = view.astype(np.float32)
         self._step_px = step_px
+        patches = _patches(view.astype(np.float32))
+        sizes = np.linalg.norm(patches, axis=1, keepdims=True)
+        self._textured = np.flatnonzero(sizes[:, 0] > _MIN_TEXTURE * _PATCH_PX)
+        self._patches = patches[self._textured] / sizes[self._textured]
+        tops, lefts = np.divmod(self._textured, view.shape[1] // _PATCH_PX)
+        self._tops, self._lefts = tops * _PATCH_PX, lefts * _PATCH_PX
         # Even sides make one packing of spectra.
         high, wide = self._high, self._wide = view.shape[0] // 2 * 2, view.shape[1] // 2 * 2
         self._window = cv2.createHanningWindow((wide, high), cv2.CV_32F)
@@ -78,7 +85,7 @@ class ShiftMeter:
         there, at_there = self._peak(surface, self._far)
         place, at = Place.UNKNOWN, at_here
         if spread > 0.0:
-            if there >= _MIN_PEAK * spread and self._fit(view, at_there) > self._fit(view, at_here) + _MIN_BETTER:
+            if there >= _MIN_PEAK * spread and self._have_moved(view, at_here, at_there):
                 place, at = Place.ELSEWHERE, at_there
             elif here >= _MIN_PEAK_HERE * spread and here > there:
                 place = Place.HERE
@@ -87,7 +94,7 @@ class ShiftMeter:
     def _spectrum_of(self, view: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the spectrum as OpenCV packs that of real numbers: half the work of complex ones."""
         even = view[: self._high, : self._wide]
-        values = cv2.multiply(cv2.subtract(even, cv2.mean(even)[0], dtype=cv2.CV_32F), self._window)
+        values = (even - np.float32(cv2.mean(even)[0])) * self._window
         return np.asarray(cv2.dft(values), dtype=np.float32)
 
     def _surface(self, view: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -103,24 +110,26 @@ class ShiftMeter:
         _, height, _, (x, y) = cv2.minMaxLoc(surface, where)
         return height, (x if x <= wide // 2 else x - wide, y if y <= high // 2 else y - high)
 
-    def _fit(self, view: NDArray[np.uint8], at: tuple[int, int]) -> float:
-        """Return the mean correlation of the reference's textured patches with what lies at a shift from them."""
+    def _have_moved(self, view: NDArray[np.uint8], here: tuple[int, int], there: tuple[int, int]) -> bool:
+        """Let the reference's patches vote for where they are found in a picture."""
+        at_here, at_there = self._fits(view, here), self._fits(view, there)
+        for_here = int(np.count_nonzero((at_here > _MIN_FIT) & (at_here > at_there + _MIN_BETTER)))
+        for_there = int(np.count_nonzero((at_there > _MIN_FIT) & (at_there > at_here + _MIN_BETTER)))
+        return for_there >= _MIN_VOTES and for_there > _MAJORITY * for_here
+
+    def _fits(self, view: NDArray[np.uint8], at: tuple[int, int]) -> NDArray[np.float32]:
+        """Return the correlation of each textured patch with what lies at a shift from it; -1: outside the picture."""
         x, y = at
-        high, wide = view.shape
-        before = self._view[max(0, -y) : high - max(0, y), max(0, -x) : wide - max(0, x)]
-        after = view[max(0, y) : high - max(0, -y), max(0, x) : wide - max(0, -x)].astype(np.float32)
-        rows, columns = before.shape[0] // _PATCH_PX, before.shape[1] // _PATCH_PX
-        if not rows or not columns:
-            return 0.0
-        first, second = _patches(before, rows, columns), _patches(after, rows, columns)
-        texture = np.sqrt(np.mean(first * first, axis=1))
-        textured = texture > _MIN_TEXTURE
-        if not textured.any():
-            return 0.0
-        other = np.sqrt(np.mean(second * second, axis=1))
-        fits = np.mean(first * second, axis=1)[textured] / (texture * other + 1e-6)[textured]
-        fit = float(fits.mean())
-        return fit if math.isfinite(fit) else 0.0
+        moved = np.roll(view, (-y, -x), axis=(0, 1)).astype(np.float32)
+        patches = _patches(moved)[self._textured]
+        fits = np.einsum("np,np->n", patches, self._patches) / (np.linalg.norm(patches, axis=1) + 1e-6)
+        inside = (
+            (self._lefts + x >= 0)
+            & (self._lefts + x + _PATCH_PX <= view.shape[1])
+            & (self._tops + y >= 0)
+            & (self._tops + y + _PATCH_PX <= view.shape[0])
+        )
+        return np.where(inside, fits, np.float32(-1.0)).astype(np.float32, copy=False)
 
 
 def _sizes(spectrum: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -135,13 +144,16 @@ def _sizes(spectrum: NDArray[np.float32]) -> NDArray[np.float32]:
     ends = squares[:, :: squares.shape[1] - 1]
     ends[1:-1:2] += ends[2:-1:2]
     ends[2:-1:2] = ends[1:-1:2]
-    sizes = cv2.sqrt(squares)
-    return np.asarray(cv2.add(sizes, 1e-3 * cv2.mean(sizes)[0] + 1e-9), dtype=np.float32)
+    sizes = np.sqrt(squares)
+    sizes += np.float32(1e-3 * cv2.mean(sizes)[0] + 1e-9)
+    return sizes
 
 
-def _patches(values: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
-    """Return whole patches with their mean taken away, (rows * columns, 100)."""
+def _patches(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return whole patches with their mean taken away, (n, 100), row by row."""
+    rows, columns = values.shape[0] // _PATCH_PX, values.shape[1] // _PATCH_PX
     whole = values[: rows * _PATCH_PX, : columns * _PATCH_PX]
     patches = whole.reshape(rows, _PATCH_PX, columns, _PATCH_PX).transpose(0, 2, 1, 3)
     flat: NDArray[np.float32] = patches.reshape(rows * columns, -1)
-    return flat - flat.mean(axis=1, keepdims=True)
+    flat -= flat.mean(axis=1, keepdims=True)
+    return flat

@@ -66,6 +66,9 @@ def test_a_chessboard_seen_askew_gives_millimetres_back() -> None:
     assert sides == pytest.approx([20, 12, 20, 12], rel=0.005)
     assert made.area_mm2(corners) == pytest.approx(240.0, rel=0.005)
     assert made.error_mm < 0.05
+    # Half a pixel beside would be 0.04 mm; the board may be counted from either end.
+    ends = np.array([[5, 4], [(COLUMNS - 1) * SQUARE_MM - 5, (ROWS - 1) * SQUARE_MM - 4]])
+    assert np.abs(ends - on_part[0]).max(axis=1).min() < 0.02
 
 
 def test_a_mask_far_away_covers_more_of_the_part_than_the_same_mask_near_by() -> None:

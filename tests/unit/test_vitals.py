@@ -89,6 +89,16 @@ def test_a_part_that_passes_is_no_moving_camera() -> None:
         assert watch.see(image) == ()
 
 
+def test_a_large_part_that_lies_elsewhere_is_no_moving_camera() -> None:
+    part = np.random.default_rng(5).integers(0, 255, (30, 40, 3), dtype=np.uint8).repeat(9, axis=0).repeat(9, axis=1)
+    images = [scene(1), scene(2)]
+    for image, left in zip(images, (100, 160), strict=True):
+        image[40:310, left : left + 360] = part
+    watch = VitalsWatch(VitalsSettings(), references.of_pictures(images[:1], NOW))
+
+    assert watch.see(images[1]) == ()
+
+
 def test_a_camera_that_moved_has_not_come_back_while_a_picture_cannot_tell() -> None:
     watch = with_reference(VitalsSettings(min_sharpness=0.0))
     moved = np.roll(scene(2), 60, axis=1)
