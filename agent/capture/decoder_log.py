@@ -1,101 +1,47 @@
-"""Which pictures of a video stream the decoder could not decode whole: told by its own complaints.
+"""Notices that a stream changed its picture format, which OpenCV hides.
 
-FFmpeg conceals what is missing and hands the picture on; OpenCV passes no flag with it. But FFmpeg writes a line about
-each damaged slice to the standard error output, before the picture comes out. A process that decodes one stream, on one
-decoder thread (`cv2.CAP_PROP_N_THREADS` = 1), can therefore tell: a damaged picture, and all that were predicted from
-it, until a picture that stands alone.
+Where a camera switches its resolution within a stream, OpenCV (4.7 and later) goes on giving pictures of the first
+size, cropped or scaled, without a word (its issue 27116). FFmpeg, below it, says in its debug log that the decoder is
+set up anew. OpenCV prints that log, and in a camera's own process nobody else uses standard output; so it is read here,
+right after each grab, and never shown: it may hold the camera's address.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
-import re
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
-_DAMAGE: Final = re.compile(
-    rb"error while decoding|concealing|corrupt|slice_header error|invalid nal|missing picture in access unit|no frame!|"
-    rb"missing reference|reference picture missing|could not find ref|non-existing [ps]ps|"
-    rb"unavailable for requested|cabac decode|out of range at",
-    re.IGNORECASE,
-)
-_STDERR: Final = 2
-_MAX_BYTES: Final = 1 << 16
-# Pictures come out in another order than they are decoded in: H.264 and H.265 hold back at most 16.
-_HELD_BACK: Final = 16
+# What libavcodec says when a decoder is set up for a picture format, for the first time or again.
+_SET_UP: Final = (b"chosen by get_format()", b"Reinit context to")
+_PRINTED_TO: Final = (1, 2)
+_PIECE_BYTES: Final = 65_536
+_LOG_LEVEL_DEBUG: Final = "48"
 
 
 class DecoderLog:
-    """Takes over this process's standard error output, for a child process that decodes one stream.
-
-    What arrives is read and forgotten, so nothing fills up; the last lines are kept for the one who asks why.
-    """
+    """Takes over what this process prints; make it before OpenCV opens its first stream."""
 
     def __init__(self) -> None:
-        self._read_end, write_end = os.pipe()
-        os.set_blocking(self._read_end, False)
-        # A decoder that complains more than the pipe holds loses lines; it must never wait for us.
-        os.set_blocking(write_end, False)
-        self._before = os.dup(_STDERR)
-        os.dup2(write_end, _STDERR)
-        os.close(write_end)
+        os.environ["OPENCV_FFMPEG_LOGLEVEL"] = _LOG_LEVEL_DEBUG
+        self._reading, writing = os.pipe()
+        # A full pipe loses lines rather than stopping the decoder.
+        os.set_blocking(self._reading, False)
+        os.set_blocking(writing, False)
+        for fd in _PRINTED_TO:
+            os.dup2(writing, fd)
+        os.close(writing)
+        self._flush = ctypes.CDLL(None).fflush
+        self._rest = b""
 
-    def damage(self) -> bool:
-        """Tell whether the decoder complained of damage since the last call."""
+    def was_set_up(self) -> bool:
+        """Return whether a decoder was set up since this was last asked."""
         found = False
-        while text := self._next():
-            found = found or _DAMAGE.search(text) is not None
+        self._flush(None)  # C's own buffers, which hold back what goes to a pipe
+        with contextlib.suppress(BlockingIOError):
+            while piece := os.read(self._reading, _PIECE_BYTES):
+                text = self._rest + piece
+                found = found or any(words in text for words in _SET_UP)
+                self._rest = b"" if found else text[-max(map(len, _SET_UP)) + 1 :]
         return found
-
-    def close(self) -> None:
-        """Give the standard error output back; closing twice is harmless."""
-        if self._before >= 0:
-            os.dup2(self._before, _STDERR)
-            os.close(self._before)
-            os.close(self._read_end)
-            self._before = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _next(self) -> bytes:
-        try:
-            return os.read(self._read_end, _MAX_BYTES)
-        except BlockingIOError:
-            return b""
-
-
-class DamageWatch:
-    """Follows damage through a stream: it lasts until a picture that stands alone follows whole.
-
-    Args:
-        longest: pictures after which damage is over anyway: streams that refresh a strip at a time have no picture
-            that stands alone.
-    """
-
-    def __init__(self, *, longest: int = 300) -> None:
-        self._longest = longest
-        self._since: int | None = None
-
-    def see(self, *, complained: bool, stands_alone: bool) -> bool:
-        """Return whether the next picture, in their order, may be damaged.
-
-        Args:
-            complained: the decoder did, since the picture before.
-            stands_alone: it is an intra-coded picture (`cv2.CAP_PROP_FRAME_TYPE` is 'I').
-        """
-        if complained:
-            self._since = 0
-            return True
-        if self._since is None:
-            return False
-        self._since += 1
-        # A picture that comes out so soon after the complaint may be the one it was about.
-        if (stands_alone and self._since > _HELD_BACK) or self._since > self._longest:
-            self._since = None
-        return self._since is not None

@@ -14,6 +14,7 @@ from agent.capture.address import redact
 from agent.capture.arrival import ArrivalClock
 from agent.capture.camera import Exposure
 from agent.capture.camera_messages import Opened
+from agent.capture.decoder_log import DecoderLog
 from agent.capture.frame import NoFrame, TimeClass
 from wire.desired import CameraSettings
 from wire.errors import LinesideError
@@ -42,6 +43,8 @@ class RtspCamera:
         self._read_timeout_s = read_timeout_s
         self._arrivals = ArrivalClock()
         self._capture: cv2.VideoCapture | None = None
+        self._log: DecoderLog | None = None
+        self._is_set_up = False
 
     def open(self) -> Opened:
         """Connect, and wait for what tells how the stream is decoded.
@@ -50,6 +53,7 @@ class RtspCamera:
             LinesideError: `source.unavailable`.
         """
         os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = OPTIONS
+        self._log = DecoderLog()
         # The name of the back end keeps OpenCV from trying others, some of which know no time-outs.
         began = time.monotonic()
         capture = cv2.VideoCapture(
@@ -85,7 +89,8 @@ class RtspCamera:
         """Wait for the next frame for as long as the read time-out.
 
         Raises:
-            LinesideError: `source.unavailable` where none came, or the other side hung up.
+            LinesideError: `source.unavailable` where none came, the other side hung up, or the pictures are of another
+                size now: then only a new connection gives them as they are.
         """
         if self._capture is None:
             raise LinesideError("source.unavailable", f"{self._name} is not open.")
@@ -97,6 +102,9 @@ class RtspCamera:
             raise LinesideError("source.unavailable", f"{self._name} gave no frame for {self._read_timeout_s:g} s.")
         if not grabbed:
             raise LinesideError("source.unavailable", f"{self._name} ended the stream.")
+        if self._log is not None and self._log.was_set_up() and self._is_set_up:
+            raise LinesideError("source.unavailable", f"{self._name} changed the format of its pictures.")
+        self._is_set_up = True  # for the first frame
         arrival = self._arrivals.stamp(arrived_ns, self._capture.get(cv2.CAP_PROP_POS_MSEC))
         return Exposure(exposed_ns=arrival.at_ns, stale=arrival.stale)
 

@@ -17,6 +17,7 @@ from agent.capture.simulated import SimulatedCamera
 from agent.capture.supervision import Limits
 from agent.capture.video import VideoSource
 from agent.clock import Clock
+from agent.uplink.backoff import Backoff
 from wire.errors import LinesideError
 
 # Beside the pictures that wait in the feed: one being written, one on its way, one looked at by each of four threads.
@@ -24,8 +25,12 @@ _SLOTS_LATEST: Final = 1 + 6
 _SLOTS_EVERY: Final = 8 + 6
 
 
-def source_of(view: str, settings: SourceSettings, clock: Clock) -> Source:
+def source_of(view: str, settings: SourceSettings, clock: Clock, *, backoff: Backoff | None = None) -> Source:
     """Build a view's source, unopened.
+
+    Args:
+        view: its id; the frames carry it as the camera's name.
+        backoff: between two attempts at a lost camera; the default waits half a second at first, 30 s at most.
 
     Raises:
         LinesideError: `config.missing_key` where the kind needs a setting that is not there, `config.invalid_value`
@@ -47,6 +52,7 @@ def source_of(view: str, settings: SourceSettings, clock: Clock) -> Source:
         ),
         time_class=_time_class(settings),
         clock=clock,
+        backoff=backoff,
     )
 
 

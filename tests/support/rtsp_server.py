@@ -24,6 +24,14 @@ def caps(width: int, height: int, fps: int) -> str:
     return f"video/x-raw,format=I420,width={width},height={height},framerate={fps}/1"
 
 
+def launch(width: int, height: int, fps: int) -> str:
+    return (
+        "( videotestsrc is-live=true pattern=ball ! capsfilter name=size caps="
+        f"{caps(width, height, fps)} ! x264enc tune=zerolatency speed-preset=ultrafast threads=1 "
+        f"key-int-max={fps} bitrate=600 ! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1 )"
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
@@ -38,11 +46,7 @@ def main() -> int:
     server.set_address("127.0.0.1")
     server.set_service(str(given.port))
     factory = GstRtspServer.RTSPMediaFactory()
-    factory.set_launch(
-        "( videotestsrc is-live=true pattern=ball ! capsfilter name=size caps="
-        f"{caps(given.width, given.height, given.fps)} ! x264enc tune=zerolatency speed-preset=ultrafast threads=1 "
-        f"key-int-max={given.fps} bitrate=600 ! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1 )"
-    )
+    factory.set_launch(launch(given.width, given.height, given.fps))
     factory.set_shared(True)
     if given.user:
         protect(server, factory, given.user, given.password)
@@ -60,7 +64,9 @@ def main() -> int:
             loop.quit()
             return False
         if words[0] == "size":
-            switched = Gst.Caps.from_string(caps(int(words[1]), int(words[2]), given.fps))
+            width, height = int(words[1]), int(words[2])
+            factory.set_launch(launch(width, height, given.fps))  # for those who connect from now on
+            switched = Gst.Caps.from_string(caps(width, height, given.fps))
             for media in made:
                 element = media.get_element().get_by_name("size")
                 if element is not None:
