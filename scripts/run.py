@@ -37,6 +37,7 @@ commands:
   bench   agent: what the agent costs beside a bare run of the model and a plain loop [--json] [--rounds N]
           ingest: what the fleet takes in beside the same chain written by hand [--json] [--rounds N] [--devices N]
   soak    fuzz-models: hostile manifests and model files for as long as you say [--minutes N] [--json]
+          triggers: from trigger to verdict over PLC, HTTP and MQTT [--triggers N] [--rate N] [--keep FOLDER] [--json]
 
 The first run makes .venv and installs into it; later runs start at once. uv is used when it is on the PATH, else pip.
 Settings of a package index are honoured (PIP_*, UV_*, pip.conf, uv.toml). uv does not read pip's settings: where pip
@@ -57,6 +58,7 @@ SCRIPTS = {
     ("bench", "agent"): "bench_agent.py",
     ("bench", "ingest"): "bench_ingest.py",
     ("soak", "fuzz-models"): "fuzz_models.py",
+    ("soak", "triggers"): "soak_triggers.py",
 }
 CHECKS = (
     ("ruff check", ["ruff", "check", "."]),
