@@ -54,7 +54,9 @@ def sample(image_bgr: NDArray[np.uint8]) -> Sample:
     step = -(-width // THUMBNAIL_WIDTH_PX)
     wide, high = max(width // step, 1), max(height // step, 1)
     # Two pixels beside each other lie in memory beside each other: the second costs next to nothing.
-    double = cv2.resize(image_bgr, (min(wide * 2, width), high), interpolation=cv2.INTER_NEAREST)
+    double = np.asarray(
+        cv2.resize(image_bgr, (min(wide * 2, width), high), interpolation=cv2.INTER_NEAREST), dtype=np.uint8
+    )
     small = np.asarray(cv2.resize(double, (wide, high), interpolation=cv2.INTER_NEAREST), dtype=np.uint8)
     return Sample(
         thumbnail_bgr=small,
@@ -147,7 +149,7 @@ def damage(seen: Sample) -> Damage:
     if count <= length or not cells:
         return Damage(smeared=0.0, filled=0.0)
     whole = seen.rows[:, : cells * _CELL_PX]
-    change = _of_cells(cv2.dilate, cv2.absdiff(whole[1:], whole[:-1]))
+    change = _of_cells(cv2.dilate, np.asarray(cv2.absdiff(whole[1:], whole[:-1]), dtype=np.uint8))
     repeated = _wide(_in_runs(change <= 1, length))
     if not repeated.any():
         return Damage(smeared=0.0, filled=0.0)
@@ -187,7 +189,8 @@ def _difference(rows: NDArray[np.uint8], distance_px: int) -> float:
 
 def _wide(marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return what of (n, cells) lies in a row with marks over two fifths of its length."""
-    return marked & (np.count_nonzero(marked, axis=1) >= _LEAST_WIDTH * marked.shape[1])[:, np.newaxis]
+    wide: NDArray[np.bool_] = np.count_nonzero(marked, axis=1) >= _LEAST_WIDTH * marked.shape[1]
+    return marked & wide[:, np.newaxis]
 
 
 def _in_runs(marked: NDArray[np.bool_], length: int) -> NDArray[np.bool_]:

@@ -144,7 +144,7 @@ def _sizes(spectrum: NDArray[np.float32]) -> NDArray[np.float32]:
     ends = squares[:, :: squares.shape[1] - 1]
     ends[1:-1:2] += ends[2:-1:2]
     ends[2:-1:2] = ends[1:-1:2]
-    sizes = np.sqrt(squares)
+    sizes: NDArray[np.float32] = np.sqrt(squares)
     sizes += np.float32(1e-3 * cv2.mean(sizes)[0] + 1e-9)
     return sizes
 

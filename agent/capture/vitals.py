@@ -120,8 +120,9 @@ class VitalsWatch:
         if held is not None and _NOTHING_TO_SEE.isdisjoint(found):
             sharpness = measures.detail(seen.rows).relative_to(held[0].detail)
             if sharpness < limits.min_sharpness:
-                found.append(Vital.BLURRED)
-            shift = self._shift(seen, held[1])
+                found.append(Vital.BLURRED)  # which says little about where it looks
+            else:
+                shift = self._shift(seen, held[1])
             if self._moved:
                 found.append(Vital.MOVED)
         self._last = Measured(
