@@ -52,12 +52,17 @@ class Options:
     """
 
     parts: int = 2000
-    least_pitch_ms: float = 16.0
+    least_pitch_ms: float = 8.0
     seed: int = 1
     broker: str = "auto"
-    kill_at: float = 0.4
+    kill_at: float = 0.37
     lose_from: float = 0.6
     lose_to: float = 0.7
+
+    @property
+    def lost(self) -> range:
+        """The parts that pass while a camera is lost."""
+        return range(int(self.parts * self.lose_from), int(self.parts * self.lose_to))
 
     @property
     def belt(self) -> BeltSettings:
@@ -67,11 +72,22 @@ class Options:
             least_pitch_ms=self.least_pitch_ms,
             recipes=tuple(RECIPES),
             batch_parts=max(20, min(500, self.parts // 6)),
+            touching_share=0.4,
+            mean_gap=0.35,
+            speeds=(1.0, 0.95, 0.85, 0.6),
+            stop_share=0.15,
+            stop_s=0.4,
         )
 
+    @property
+    def tolerance_ms(self) -> float:
+        """How far a picture may be from its part: less than half the least pitch, less the millisecond that an age is
+        rounded by, so that two parts never fit into the window, however late the agent read of one."""
+        return (self.least_pitch_ms - 2.2) / 2
 
-def run(folder: Path, options: Options) -> dict[str, Any]:
-    """Run the belt to its end and return what the accounts say."""
+
+def run(folder: Path, options: Options) -> tuple[dict[str, Any], Books]:
+    """Run the belt to its end and return what the accounts say, in figures and part by part."""
     started = time.monotonic()
     plant = Plant(folder=folder, broker=options.broker)
     processes: list[Process] = []
@@ -111,7 +127,7 @@ def run(folder: Path, options: Options) -> dict[str, Any]:
         with contextlib.suppress(PlantError):  # then what differs is told below
             wait_for("the counters have come", lambda: not _of_counters(plant, books), 30)
         found = belt_books.discrepancies(books) + _of_registers(registers, books) + _of_counters(plant, books)
-        return {
+        result = {
             "schema": "lineside.belt/1",
             **belt_books.summary(books),
             "belt_s": round(belt_s, 1),
@@ -123,6 +139,7 @@ def run(folder: Path, options: Options) -> dict[str, Any]:
             "discrepancies": len(found),
             "first_discrepancies": found[:20],
         }
+        return result, books
     finally:
         for process in processes:
             process.stop()
@@ -266,7 +283,6 @@ def _is_drained(folder: Path) -> bool:
 def _line_command(folder: Path, options: Options, plc_port: int, cameras_port: int) -> list[str]:
     belt = options.belt
     file = folder / "belt.toml"
-    lost_from, lost_to = (int(options.parts * share) for share in (options.lose_from, options.lose_to))
     file.write_text(
         f"""\
 account = "{folder / "belt.jsonl"}"
@@ -284,11 +300,16 @@ batch_parts = {belt.batch_parts}
 least_pitch_ms = {belt.least_pitch_ms}
 views = {list(belt.views)}
 recipes = {list(belt.recipes)}
+touching_share = {belt.touching_share}
+mean_gap = {belt.mean_gap}
+speeds = {list(belt.speeds)}
+stop_share = {belt.stop_share}
+stop_s = {belt.stop_s}
 
 [[losses]]
 camera = "{LOST_CAMERA}"
-from_part = {lost_from}
-to_part = {lost_to}
+from_part = {options.lost.start}
+to_part = {options.lost.stop}
 """.replace("'", '"'),
         encoding="utf-8",
     )
@@ -296,8 +317,6 @@ to_part = {lost_to}
 
 
 def _agent_toml(folder: Path, url: str, options: Options, plc_port: int, cameras_port: int) -> str:
-    # The window in which a picture may have been taken is narrower than the pitch, so that no other part fits in.
-    tolerance_ms = round(options.least_pitch_ms * 0.45, 2)
     views = "".join(
         f"""
 [[stations.views]]
@@ -326,7 +345,7 @@ enabled = false
 id = "{STATION}"
 deadline_ms = 400
 frame_wait_ms = {max(20.0, options.least_pitch_ms * 3)}
-frame_tolerance_ms = {tolerance_ms}
+frame_tolerance_ms = {options.tolerance_ms}
 floor_rate = 0.002
 
 [stations.line]
@@ -352,7 +371,7 @@ def main() -> int:
         prog="run.py soak belt", description=__doc__.partition("\n")[0] if __doc__ else None
     )
     parser.add_argument("--parts", type=int, default=10_000)
-    parser.add_argument("--pitch-ms", type=float, default=16.0, help="least time between two parts")
+    parser.add_argument("--pitch-ms", type=float, default=8.0, help="least time between two parts")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--broker", choices=["auto", "embedded", "mosquitto"], default="auto")
     parser.add_argument("--json", action="store_true", help="only the JSON line on standard output")
@@ -361,7 +380,7 @@ def main() -> int:
     options = Options(parts=args.parts, least_pitch_ms=args.pitch_ms, seed=args.seed, broker=args.broker)
     folder = args.keep if args.keep is not None else Path(tempfile.mkdtemp(prefix="lineside-belt-"))
     try:
-        result = run(folder, options)
+        result, _ = run(folder, options)
     except PlantError as error:
         print(f"error: {error}\nThe logs are in {folder}.", file=sys.stderr)
         return 1

@@ -21,7 +21,6 @@ from wire.inspection import Verdict
 
 MAX_PARTS: Final = 65_535  # what the marks on a picture can count
 _RAMP_LENGTHS: Final = 3.0
-_MEAN_GAP_LENGTHS: Final = 0.6
 
 
 class Fault(enum.Enum):
@@ -43,6 +42,7 @@ class BeltSettings:
         recipes: numbers by which the line asks for them, in turn.
         batch_parts: parts of one recipe, before the line asks for the next.
         touching_share: of the parts touch the one before.
+        mean_gap: of the others, in lengths of a part.
         speeds: of the stretches, as shares of full speed.
         stretch_parts: the belt keeps a speed for about so many parts.
         stop_share: of the stretches end with a stop.
@@ -57,6 +57,7 @@ class BeltSettings:
     recipes: tuple[int, ...] = (1, 2)
     batch_parts: int = 250
     touching_share: float = 0.25
+    mean_gap: float = 0.5
     speeds: tuple[float, ...] = (1.0, 0.9, 0.7, 0.5)
     stretch_parts: int = 60
     stop_share: float = 0.25
@@ -152,7 +153,7 @@ def _batch(settings: BeltSettings, index: int, first: int, count: int) -> Batch:
     rng = np.random.Generator(np.random.PCG64((settings.seed, index)))
     touching = rng.random(count) < settings.touching_share
     touching[0] = False
-    gaps = np.where(touching, 0.0, rng.exponential(_MEAN_GAP_LENGTHS, count))
+    gaps = np.where(touching, 0.0, rng.exponential(settings.mean_gap, count))
     places = np.cumsum(1.0 + gaps)
     travel = Travel(_stretches(settings, rng, float(places[-1])))
     draws = rng.random((count, len(settings.views), len(settings.recipes)))

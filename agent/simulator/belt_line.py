@@ -22,7 +22,6 @@ from agent.simulator.line import CountFile
 log = logging.getLogger(__name__)
 
 _ASK_INTERVAL_S: Final = 0.01
-_HESITATION_NS: Final = 1_000_000
 
 
 class Controller(Protocol):
@@ -113,7 +112,7 @@ class BeltLine:
                 return False
             at_ns = time.monotonic_ns()
             # A belt cannot catch up: after a late part all later ones are late, so that none is nearer than planned.
-            began_ns += max(0, at_ns - due_ns - _HESITATION_NS)
+            began_ns += max(0, at_ns - due_ns)
             seen = self._cameras.expose(at_ns, time.time(), pictures)
             count = self._controller.part(at_ns)
             self._write(batch, part, count, seen)
