@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 LEAST_SIDE_PX: Final = 20  # of a view, for two patches beside each other
 _MIN_PEAK: Final = 8.0  # in standard deviations of the correlation surface: chance reaches about 5 on 14,400 places
 _MIN_PEAK_HERE: Final = 5.0
+_MIN_PEAK_SHARE: Final = 0.5  # of the peak at the old place, which is left of it by edges along the shift
 _MIN_FIT: Final = 0.5  # correlation of a patch with its like
 _MIN_BETTER: Final = 0.2  # of two places, to vote for one: an edge along the shift fits at both
 _MIN_VOTES: Final = 3
@@ -85,7 +86,8 @@ class ShiftMeter:
         there, at_there = self._peak(surface, self._far)
         place, at = Place.UNKNOWN, at_here
         if spread > 0.0:
-            if there >= _MIN_PEAK * spread and self._have_moved(view, at_here, at_there):
+            found = there >= max(_MIN_PEAK * spread, _MIN_PEAK_SHARE * here)
+            if found and self._have_moved(view, at_here, at_there):
                 place, at = Place.ELSEWHERE, at_there
             elif here >= _MIN_PEAK_HERE * spread and here > there:
                 place = Place.HERE
