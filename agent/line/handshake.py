@@ -112,6 +112,7 @@ def words(state: State, now_ns: int) -> AgentWords:
     return dataclasses.replace(
         common,
         result_seq=sequence,
+        result_run=state.run,
         result_valid=1,
         verdict=register_map.VERDICT_CODES[result.verdict],
         route=register_map.ROUTE_CODES[result.route],
@@ -132,7 +133,9 @@ def _recipe_is_settled(state: State) -> bool:
 
 def _seen(state: State, seen: Seen, now_ns: int) -> Step:
     plc = seen.plc
-    state = _acknowledge(_listen(state, plc, now_ns), plc.result_ack)
+    state = _listen(state, plc, now_ns)
+    if plc.run == state.run:
+        state = _acknowledge(state, plc.result_ack)
     if plc.trigger_seq != plc.trigger_seq_end:
         if state.torn_since_ns is None:
             state = dataclasses.replace(state, torn_since_ns=now_ns)
@@ -186,7 +189,7 @@ def _greet(state: State, plc: PlcWords) -> Step:
     else:
         gone = plc.trigger_seq if state.run else 0  # an agent that is new to a line does not answer for its past
         last = plc.trigger_seq
-        state = _forget(state, plc.run)
+        state = dataclasses.replace(_forget(state, plc.run), ack=plc.result_ack)
     event = LinePosition(run=run_name(state.rules, plc.run), sequence=last)
     went_back = plc.trigger_seq < last
     return Step(

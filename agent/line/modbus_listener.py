@@ -31,8 +31,7 @@ class _Handler(ServerRequestHandler):
 
     def callback_connected(self) -> None:
         super().callback_connected()
-        if len(self._owner.active_connections) > MAX_CONNECTIONS:
-            log.warning("More than %d Modbus connections.", MAX_CONNECTIONS, extra={"event": "line.refused"})
+        if not self._owner.admit(self._number):
             self.transport.close()
 
     async def handle_request(self) -> None:
@@ -69,6 +68,8 @@ class Listener(ModbusTcpServer):
         self._wrote = wrote
         self._lost = lost
         self._numbers = itertools.count(1)
+        self._admitted: set[int] = set()
+        self._is_crowded = False
         device = SimDevice(
             id=unit,
             simdata=[
@@ -90,7 +91,23 @@ class Listener(ModbusTcpServer):
 
     def connected_or_lost(self, number: int) -> Callable[[bool], None]:
         """Return what one connection reports itself with."""
-        return lambda is_connected: None if is_connected else self._lost(number)
+        return lambda is_connected: None if is_connected else self._leave(number)
+
+    def admit(self, number: int) -> bool:
+        """Note a new connection; False where there are too many."""
+        if len(self._admitted) >= MAX_CONNECTIONS:
+            if not self._is_crowded:  # told once, until there is room again
+                log.warning("More than %d Modbus connections.", MAX_CONNECTIONS, extra={"event": "line.refused"})
+            self._is_crowded = True
+            return False
+        self._admitted.add(number)
+        return True
+
+    def _leave(self, number: int) -> None:
+        if number in self._admitted:
+            self._admitted.discard(number)
+            self._is_crowded = False
+            self._lost(number)
 
     async def _access(
         self, function: int, start: int, address: int, count: int, registers: list[int], values: Any

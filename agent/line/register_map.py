@@ -146,6 +146,7 @@ class AgentWords:
     recipe_fault: int = 0
     results_waiting: int = 0
     result_seq: int = 0
+    result_run: int = 0
     result_valid: int = 0
     verdict: int = 0
     route: int = 0
@@ -205,6 +206,12 @@ _AGENT_ROWS: Final = (
     ("RecipeFault", "recipe_fault", Kind.U16, "RecipeRequest that was refused, 0 where none was."),
     ("ResultsWaiting", "results_waiting", Kind.U16, "Results not yet acknowledged, the one shown included."),
     ("ResultSeq", "result_seq", Kind.U32, "TriggerSeq of the part the result is for."),
+    (
+        "ResultRun",
+        "result_run",
+        Kind.U32,
+        "Run of that part. Where it is not the PLC's present one, the result is of parts it no longer knows.",
+    ),
     ("ResultValid", "result_valid", Kind.U16, "1: a result is shown, until ResultAck has its number."),
     ("Verdict", "verdict", Kind.U16, "0 none, 1 OK, 2 NG, 3 UNSURE, 4 NO_VERDICT."),
     ("Route", "route", Kind.U16, "Where the part belongs: 0 divert, 1 accept, 2 reject."),

@@ -164,6 +164,8 @@ class PlcProgram:
         shown = self._agent
         if not shown.result_valid or shown.result_seq != shown.result_seq_end or self.holds_acks:
             return
+        if shown.result_run != self._words.run:
+            return  # of parts before this program started
         if shown.result_seq == self._words.result_ack:
             return  # taken before; the agent has not seen the acknowledgement yet
         open_part = self._open.pop(shown.result_seq, None)

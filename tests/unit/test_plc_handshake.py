@@ -127,7 +127,7 @@ def test_a_result_is_shown_until_its_number_is_acknowledged_and_only_then_the_ne
     for _ in range(3):
         talk.see()
         words = talk.words
-        assert (words.result_valid, words.result_seq, words.result_seq_end) == (1, 1, 1)
+        assert (words.result_valid, words.result_run, words.result_seq, words.result_seq_end) == (1, 5, 1, 1)
         assert (words.verdict, words.route, words.reason, words.score, words.result_ms) == (2, 2, 12, 9123, 42)
         assert (words.results_waiting, words.busy) == (2, 0)
     talk.see(result_ack=1)
@@ -228,6 +228,27 @@ def test_a_result_of_the_new_run_needs_to_be_shown_before_it_can_be_acknowledged
     seen = Seen(plc=dataclasses.replace(talk.plc, result_ack=1), at_utc=NOW_UTC, uncertain_ns=0)
     talk.tell(seen)  # nothing was shown in between
     assert (talk.words.result_valid, talk.fault) == (1, Fault.ACK_EARLY)
+
+
+def test_an_acknowledgement_left_over_from_the_old_run_is_none_in_the_new_one() -> None:
+    talk = Talk()
+    talk.see()
+    talk.see(run=6, trigger_seq=0, trigger_seq_end=0, result_ack=1)
+    (trigger,) = talk.part(1)
+    talk.answer(trigger)
+    talk.see()
+    assert (talk.words.result_valid, talk.fault) == (1, Fault.ACK_EARLY)
+
+
+def test_a_result_of_an_old_run_is_not_acknowledged_by_a_new_one() -> None:
+    talk = Talk()
+    talk.see()
+    (trigger,) = talk.part(1)
+    talk.answer(trigger)
+    talk.see()
+    assert talk.words.result_run == 5
+    talk.see(run=6, trigger_seq=0, trigger_seq_end=0, result_ack=1)
+    assert (talk.state.acknowledged, talk.state.dropped) == (0, 1)
 
 
 def test_a_sequence_that_goes_back_within_a_run_stops_the_station_until_it_is_past_again() -> None:
@@ -403,15 +424,16 @@ def test_the_registers_stay_where_they_are_documented() -> None:
         "RecipeFault": 79,
         "ResultsWaiting": 80,
         "ResultSeq": 81,
-        "ResultValid": 83,
-        "Verdict": 84,
-        "Route": 85,
-        "Reason": 86,
-        "Score": 87,
-        "ResultMs": 88,
-        "ResultSeqEnd": 89,
+        "ResultRun": 83,
+        "ResultValid": 85,
+        "Verdict": 86,
+        "Route": 87,
+        "Reason": 88,
+        "Score": 89,
+        "ResultMs": 90,
+        "ResultSeqEnd": 91,
     }
-    assert (register_map.PLC_REGISTERS, register_map.AGENT_REGISTERS) == (46, 27)
+    assert (register_map.PLC_REGISTERS, register_map.AGENT_REGISTERS) == (46, 29)
 
 
 @pytest.mark.parametrize(

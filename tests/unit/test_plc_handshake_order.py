@@ -118,7 +118,9 @@ class Line(RuleBasedStateMachine):
 
     @rule()
     def plc_scans(self) -> None:
-        if not self.block.result_valid or self.block.result_seq == self.plc.result_ack:
+        if not self.block.result_valid or self.block.result_run != self.plc.run:
+            return
+        if self.block.result_seq == self.plc.result_ack:
             return
         if self.block.result_seq != self.taken_by_plc:
             key = (self.plc.run, self.block.result_seq)
@@ -145,7 +147,7 @@ class Line(RuleBasedStateMachine):
     @rule()
     def plc_restarts(self) -> None:
         self.plc = PlcWords(run=self.plc.run + 1, recipe_request=self.plc.recipe_request)
-        self.block, self.taken_by_plc = FAIL_SAFE, 0
+        self.taken_by_plc = 0  # the agent's block stays in its memory, with a result of the old run
         self.open_for_plc = []
 
     @rule(number=st.sampled_from([0, 1, 1, 1, 2]))
