@@ -64,6 +64,7 @@ class ViewJudge:
             score=judgement.score,
             findings=look.findings if isinstance(look.findings, tuple) else (),
             timings_ms=timings,
+            sizes_mm=look.sizes_mm,
         )
         return Seen(record=record, judgement=judgement)
 

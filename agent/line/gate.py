@@ -1,8 +1,8 @@
 """Counts the parts that pass a virtual line, from what lies on the belt in each frame. Pure.
 
 A part is followed from frame to frame by the movement that all parts on a belt share, and counted once, when its front
-first reaches the line: not again when it stops there, goes back and comes again, even out of the picture. A run whose
-front is nearer than the minimum pitch to a known one belongs to that part, so that a part with a hole in it is one.
+first reaches the line: not again when it stops there, goes back and comes again, even out of the picture. Runs whose
+fronts are nearer together than the minimum pitch are one part, so that a part with a hole in it is one.
 
 Parts that touch make one run. Those that touched before they came in are told apart by length, as soon as single parts
 of about one length have been seen; parts of very different lengths that touch are counted as one. Between two frames
@@ -97,6 +97,7 @@ def step(gate: Gate, runs: Sequence[Run], line: Line) -> Gate:
     Args:
         runs: what lies on the belt, the foremost first.
     """
+    runs = _joined(runs, line.min_pitch_px)
     moved_px = _movement(gate, runs, line)
     followed = _followed(gate, runs, line, moved_px)
     parts = _born(followed, runs, line, moved_px)
@@ -114,6 +115,17 @@ def step(gate: Gate, runs: Sequence[Run], line: Line) -> Gate:
         speed_px=moved_px,
         passed=gate.passed + len(arrived),
     )
+
+
+def _joined(runs: Sequence[Run], min_pitch_px: float) -> list[Run]:
+    """Take as one what is nearer together, front to front, than two parts can be."""
+    joined: list[Run] = []
+    for run in runs:
+        if joined and joined[-1].front_px - run.front_px < min_pitch_px:
+            joined[-1] = replace(joined[-1], rear_px=run.rear_px)
+        else:
+            joined.append(run)
+    return joined
 
 
 def _movement(gate: Gate, runs: Sequence[Run], line: Line) -> float:

@@ -135,7 +135,7 @@ class EmptyBelt:
         if before is None or self._still_px is None:
             self._still_px = np.zeros(changed.shape, np.float32)
             return
-        still = changed & ~_differ(pixels, before, self._settings.threshold // 2)
+        still = changed & ~_differ(pixels, before, self._settings.threshold)
         self._still_px = np.where(still, self._still_px + abs(moved_px), 0.0).astype(np.float32)
         fixed = self._still_px > 2 * strip.length_px
         if fixed.any():

@@ -1,0 +1,115 @@
+"""The cores are shared by the earliest deadline: a busy station delays the others, and starves none."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from agent.clock import SystemClock
+from agent.inspection.turns import Turns
+
+CLOCK = SystemClock()
+
+
+def in_ms(milliseconds: float) -> int:
+    return CLOCK.monotonic_ns() + int(milliseconds * 1e6)
+
+
+def wait_until_queued(turns: Turns, count: int) -> None:
+    until = time.monotonic() + 3
+    while len(turns._queue) < count and time.monotonic() < until:
+        time.sleep(0.001)
+    assert len(turns._queue) == count
+
+
+def test_the_part_that_is_due_first_goes_first_whoever_came_first() -> None:
+    turns = Turns(1, CLOCK)
+    served: list[str] = []
+
+    def look(name: str, due_ns: int) -> None:
+        with turns.turn(due_ns) as granted:
+            assert granted
+            served.append(name)
+
+    with turns.turn(in_ms(5000)):
+        threads = []
+        for count, (name, due_ms) in enumerate([("late", 9000), ("soon", 3000), ("sooner", 2000)], start=1):
+            threads.append(threading.Thread(target=look, args=(name, in_ms(due_ms))))
+            threads[-1].start()
+            wait_until_queued(turns, count)
+    for thread in threads:
+        thread.join(5)
+    assert served == ["sooner", "soon", "late"]
+
+
+def test_at_most_so_many_looks_run_at_once() -> None:
+    turns = Turns(2, CLOCK)
+    lock = threading.Lock()
+    running = most = done = 0
+
+    def look() -> None:
+        nonlocal running, most, done
+        for _ in range(20):
+            with turns.turn(in_ms(10_000)) as granted:
+                assert granted
+                with lock:
+                    running += 1
+                    most = max(most, running)
+                time.sleep(0.001)
+                with lock:
+                    running -= 1
+                    done += 1
+
+    threads = [threading.Thread(target=look) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert (most, done) == (2, 120)
+
+
+def test_a_station_that_is_always_busy_does_not_starve_one_with_a_far_deadline() -> None:
+    turns = Turns(1, CLOCK)
+    stop = threading.Event()
+
+    def busy() -> None:
+        while not stop.is_set():
+            with turns.turn(in_ms(30)):
+                time.sleep(0.005)
+
+    threads = [threading.Thread(target=busy) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        with turns.turn(in_ms(400)) as granted:
+            assert granted
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(5)
+
+
+def test_whoever_is_not_served_by_the_deadline_leaves_and_takes_nobodys_turn() -> None:
+    turns = Turns(1, CLOCK)
+    with turns.turn(in_ms(5000)) as first, turns.turn(in_ms(20)) as late:
+        assert (first, late) == (True, False)
+    with turns.turn(in_ms(-1)) as too_late:
+        assert not too_late
+    assert turns.refused_count == 2
+    with turns.turn(in_ms(1000)) as free_again:
+        assert free_again
+
+
+def test_a_look_that_raises_gives_its_turn_back() -> None:
+    turns = Turns(1, CLOCK)
+
+    def fail() -> None:
+        with turns.turn(in_ms(1000)) as granted:
+            assert granted
+            raise ZeroDivisionError
+
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            fail()
