@@ -17,7 +17,9 @@ import pytest
 
 from agent.capture.settings import SourceSettings
 from agent.line.gpio_chip import FakeChip
+from agent.line.gpio_output import GpioOutput
 from agent.line.http_output import HttpOutput
+from agent.line.mqtt_output import MqttOutput
 from agent.line.output_sender import OutputSender
 from agent.line.outputs import outputs_of
 from agent.line.settings import (
@@ -27,7 +29,7 @@ from agent.line.settings import (
     MqttLineSettings,
     OutputSettings,
 )
-from agent.line.trigger import Answer, StationState
+from agent.line.trigger import Answer, Output, StationState
 from agent.settings import StationSettings, ViewSettings
 from tests.support import ports, station
 from wire.errors import LinesideError
@@ -208,6 +210,45 @@ def test_an_answer_without_an_end_is_cut(post: Callable[..., HttpOutput], chunk:
     assert len(taken) == 2, "a connection with an unread answer must not serve again"
     for one in taken:
         one.close()
+
+
+def test_a_station_with_nothing_but_dead_outputs_answers_its_line_as_fast_as_ever(
+    post: Callable[..., HttpOutput],
+) -> None:
+    count = 100
+    with socket.create_server(("127.0.0.1", 0)) as hole:
+        address = f"127.0.0.1:{hole.getsockname()[1]}"
+        broker = MqttOutput(
+            MqttLineSettings(address=address, topic="verdicts"), name="gauge-mqtt-2", device="d", station="gauge",
+            capacity=5,
+        )  # fmt: skip
+        chip = FakeChip()
+        chip.unplug()
+        wire = GpioOutput(
+            GpioOutputSettings(chip="/dev/gpiochip0", line=4), station.CLOCK, name="gauge-gpio-3", capacity=5,
+            open_chip=lambda _path: chip,
+        )  # fmt: skip
+        outputs: list[Output] = [post(f"http://{address}/", timeout_s=30.0, capacity=5), broker, wire]
+        # Far enough apart that each has one frame of its own; judged one right after the other.
+        triggers = [station.trigger(number, age_ms=110.0 * (count - number)) for number in range(1, count + 1)]
+        line = station.ScriptedLine()
+        frames = [station.frame_of(one, score_percent=10) for one in triggers]
+        worker = station.worker_of(line, {"top": frames}, outputs=outputs, deadline_ms=60_000, live=False)
+        took_s = []
+        for one in triggers:
+            started = time.monotonic()
+            worker.inspect(one)
+            took_s.append(time.monotonic() - started)
+        assert [verdict for _, verdict in line.answers] == [Verdict.OK] * count
+        assert sorted(took_s)[count // 2] < 0.01
+        assert max(took_s) < 0.1
+        for output in outputs:
+            counts = output.counts()
+            assert counts.sent == 0
+            assert counts.dropped + counts.failed >= count - 5 - 1
+            assert counts.trouble or output is outputs[0], "the first call to the black hole is not over yet"
+        broker.close()
+        wire.close()
 
 
 def test_credentials_come_from_their_file_and_are_never_told(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -20,7 +21,7 @@ from agent.inspection.records import TimeQuality
 from agent.inspection.setup import StationSetup, ViewSetup
 from agent.inspection.worker import StationWorker
 from agent.line.settings import LineSettings
-from agent.line.trigger import Answer, LineEvent, RecipeRequest, StationState, Trigger
+from agent.line.trigger import Answer, LineEvent, Output, RecipeRequest, StationState, Trigger
 from agent.settings import StationSettings, ViewSettings
 from agent.vision.candidates import Unusable
 from agent.vision.pipeline import Look, Pipeline
@@ -201,6 +202,7 @@ def worker_of(
     setup: StationSetup | None = None,
     deadline_ms: float = 200.0,
     live: bool = True,
+    outputs: Sequence[Output] = (),
 ) -> StationWorker:
     """A worker whose views see the given frames."""
     settings = StationSettings(
@@ -227,4 +229,5 @@ def worker_of(
         mint=Mint(),
         clock=CLOCK,
         time_quality=lambda: TimeQuality(source=TimeSource.FREE_RUNNING),
+        outputs=outputs,
     )
