@@ -12,11 +12,9 @@ import argparse
 import contextlib
 import json
 import shutil
-import sqlite3
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,16 +24,14 @@ from typing import Any, Final
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from agent.line import register_map  # noqa: E402
 from agent.simulator.belt import BeltSettings  # noqa: E402
+from scripts import belt_accounts  # noqa: E402
+from scripts.belt_accounts import MODELS, RECIPES, STATION  # noqa: E402
 from scripts.plant import Plant, PlantError, Process, free_port, wait_for  # noqa: E402
-from tests.support import belt_books, marks_models  # noqa: E402
-from tests.support.belt_books import Books, Told  # noqa: E402
+from tests.support import belt_books  # noqa: E402
+from tests.support.belt_books import Books  # noqa: E402
 
 DEVICE: Final = "belt-1"
-STATION: Final = "belt"
-RECIPES: Final = {1: "round", 2: "square"}
-MODELS: Final = {1: "marks-round", 2: "marks-square"}
 LOST_CAMERA: Final = "left"
 SECONDS_DOWN: Final = 1.0
 # The agent looks at the PLC so often; a part whose moment it knows less well than the tolerance is not judged.
@@ -93,10 +89,7 @@ def run(folder: Path, options: Options) -> tuple[dict[str, Any], Books]:
     processes: list[Process] = []
     try:
         plant.start_fleet()
-        for index, number in enumerate(RECIPES):
-            package = folder / MODELS[number]
-            marks_models.make(package, MODELS[number], recipe_index=index)
-            plant.push(package)
+        belt_accounts.push_models(folder, plant)
         plc_port, cameras_port = free_port(), free_port()
         line = Process("belt", _line_command(folder, options, plc_port, cameras_port), folder / "belt.log")
         processes.append(line)
@@ -106,34 +99,37 @@ def run(folder: Path, options: Options) -> tuple[dict[str, Any], Books]:
         agent = plant.enrolled_agent(DEVICE, config, folder / "agent.log")
         processes.insert(0, agent)
         agent.start()
-        plant.fleet_cli(
-            *("desired", "set", DEVICE, "--url", plant.url, "--recipes", str(_recipes_file(folder, options))),
-            *(word for model in MODELS.values() for word in ("--model", f"{model}=1")),
-        )
-        _watch(line, agent, lambda: _passed(folder) > 0, 60, "the belt moves")
+        belt_accounts.ask_for_recipes(folder, plant, DEVICE, options.belt.views)
+        _watch(line, agent, lambda: belt_accounts.passed(folder) > 0, 60, "the belt moves")
         moving_since = time.monotonic()
         kill_at = int(options.parts * options.kill_at)
-        _watch(line, agent, lambda: _passed(folder) >= kill_at, 30 + options.parts, f"part {kill_at} passes")
+        _watch(
+            line, agent, lambda: belt_accounts.passed(folder) >= kill_at, 30 + options.parts, f"part {kill_at} passes"
+        )
         agent.kill()
         time.sleep(SECONDS_DOWN)
         agent.start()
         _watch(line, agent, lambda: bool(_ends(folder)), 60 + options.parts, "all parts have passed")
         belt_s = time.monotonic() - moving_since
         _watch(line, agent, lambda: _is_drained(folder), 60, "the device has delivered everything")
-        registers = registers_of(plc_port)
-        status = _status(folder) or {}
+        registers = belt_accounts.registers_of(plc_port)
+        status = belt_accounts.status_of(folder) or {}
         line.stop()
-        books = books_of(folder, plant, options)
+        books = belt_accounts.books_of(folder, plant, options.belt)
         with contextlib.suppress(PlantError):  # then what differs is told below
-            wait_for("the counters have come", lambda: not _of_counters(plant, books), 30)
-        found = belt_books.discrepancies(books) + _of_registers(registers, books) + _of_counters(plant, books)
+            wait_for("the counters have come", lambda: not belt_accounts.of_counters(plant, books), 30)
+        found = (
+            belt_books.discrepancies(books)
+            + belt_accounts.of_registers(registers, books)
+            + belt_accounts.of_counters(plant, books)
+        )
         result = {
             "schema": "lineside.belt/1",
             **belt_books.summary(books),
             "belt_s": round(belt_s, 1),
             "parts_per_s": round(options.parts / belt_s, 1),
             "seconds": round(time.monotonic() - started, 1),
-            "latency_ms": _latencies(folder),
+            "latency_ms": belt_accounts.latencies_ms(folder),
             "registers": registers,
             "station": status.get("stations", [{}])[0],
             "discrepancies": len(found),
@@ -144,90 +140,6 @@ def run(folder: Path, options: Options) -> tuple[dict[str, Any], Books]:
         for process in processes:
             process.stop()
         plant.close()
-
-
-def books_of(folder: Path, plant: Plant, options: Options) -> Books:
-    """Read every account of the belt."""
-    parts = [event for event in events(folder / "belt.jsonl") if event["event"] == "part"]
-    told = {
-        event["sequence"]: Told(verdict=event.get("verdict", ""), route=event["route"])
-        for event in events(folder / "plc.jsonl")
-        if event["event"] in ("result", "no_answer")
-    }
-    with sqlite3.connect(f"file:{plant.fleet_dir / 'fleet.db'}?mode=ro", uri=True) as database:
-        rows = [json.loads(row[0]) for row in database.execute("SELECT record FROM inspection")]
-    return Books(
-        settings=options.belt,
-        seen={part["number"]: frozenset(part["seen"]) for part in parts},
-        count_of={part["number"]: part["count"] for part in parts},
-        told=told,
-        rows=rows,
-        recipe_ids=RECIPES,
-    )
-
-
-def events(path: Path) -> list[dict[str, Any]]:
-    """Read a file of JSON lines; none where it is not there yet."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in lines[:-1]]  # the last one may be half written
-
-
-def registers_of(plc_port: int) -> dict[str, int]:
-    """Read both blocks of the PLC's registers as any Modbus client would."""
-    from pymodbus.client import ModbusTcpClient
-
-    client = ModbusTcpClient("127.0.0.1", port=plc_port, timeout=3)
-    try:
-        if not client.connect():
-            raise PlantError("the PLC's registers cannot be read")
-        count = register_map.PLC_REGISTERS
-        plc = register_map.decode_plc(client.read_holding_registers(0, count=count).registers)
-        offset, count = register_map.AGENT_OFFSET, register_map.AGENT_REGISTERS
-        agent = register_map.decode_agent(client.read_holding_registers(offset, count=count).registers)
-    finally:
-        client.close()
-    return {
-        "trigger_seq": plc.trigger_seq,
-        "part_count": plc.part_count,
-        "result_ack": plc.result_ack,
-        "trigger_ack": agent.trigger_ack,
-        "missed_trigger": agent.missed_trigger,
-        "overrun": agent.overrun,
-        "results_waiting": agent.results_waiting,
-        "recipe_active": agent.recipe_active,
-        "fault": agent.fault,
-    }
-
-
-def _of_registers(registers: dict[str, int], books: Books) -> list[str]:
-    """Compare the registers at the end with the parts that passed."""
-    count = len(books.count_of)
-    wanted = {"trigger_seq": count, "part_count": count, "trigger_ack": count, "results_waiting": 0, "fault": 0}
-    return [
-        f"register {name} is {registers[name]}, not {value}"
-        for name, value in wanted.items()
-        if registers[name] != value
-    ]
-
-
-def _of_counters(plant: Plant, books: Books) -> list[str]:
-    """Compare the device's exact counters, which travel by themselves, with the rows."""
-    with sqlite3.connect(f"file:{plant.fleet_dir / 'fleet.db'}?mode=ro", uri=True) as database:
-        cells = database.execute("SELECT recipe, verdict, SUM(count) FROM counter_cell GROUP BY recipe, verdict")
-        counted = Counter({(recipe, verdict): int(count) for recipe, verdict, count in cells})
-    rows = Counter((row["recipe"], row["verdict"]) for row in books.rows)
-    return [] if counted == rows else [f"the device counted {dict(counted)}, the rows are {dict(rows)}"]
-
-
-def _latencies(folder: Path) -> dict[str, float]:
-    """From the photo-eye to the result in the PLC."""
-    after = sorted(event["after_ms"] for event in events(folder / "plc.jsonl") if event["event"] == "result")
-    if not after:
-        return {}
-    return {"p50": after[len(after) // 2], "p99": after[int(len(after) * 0.99)], "max": after[-1]}
 
 
 def _watch(line: Process, agent: Process, ask: Callable[[], bool], timeout_s: float, what: str) -> None:
@@ -243,34 +155,13 @@ def _watch(line: Process, agent: Process, ask: Callable[[], bool], timeout_s: fl
         raise PlantError(f"{error}\n--- belt\n{line.tail()}\n--- agent\n{agent.tail()}") from error
 
 
-def _passed(folder: Path) -> int:
-    """How many parts have passed, from the end of the belt's account."""
-    try:
-        with (folder / "belt.jsonl").open("rb") as stream:
-            stream.seek(0, 2)
-            stream.seek(max(0, stream.tell() - 2000))
-            lines = stream.read().split(b"\n")[1:-1]
-    except FileNotFoundError:
-        return 0
-    numbers = [event["number"] for event in map(json.loads, lines) if event["event"] == "part"]
-    return int(numbers[-1]) if numbers else 0
-
-
 def _ends(folder: Path) -> list[dict[str, Any]]:
-    return [event for event in events(folder / "belt.jsonl") if event["event"] == "end"]
-
-
-def _status(folder: Path) -> dict[str, Any] | None:
-    try:
-        found: dict[str, Any] = json.loads((folder / "data" / "status.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found
+    return [event for event in belt_accounts.events(folder / "belt.jsonl") if event["event"] == "end"]
 
 
 def _is_drained(folder: Path) -> bool:
     """Whether the device has nothing left to send, by a status written after the last part."""
-    status = _status(folder)
+    status = belt_accounts.status_of(folder)
     (end,) = _ends(folder)
     return (
         status is not None
@@ -352,18 +243,6 @@ floor_rate = 0.002
 kind = "modbus"
 modbus = {{ address = "127.0.0.1:{plc_port}", cycle_ms = {CYCLE_MS} }}
 {views}"""
-
-
-def _recipes_file(folder: Path, options: Options) -> Path:
-    """Two recipes, each with its own model in every view, and the first one's number on the device's own."""
-    path = folder / "recipes.toml"
-    text = f'[[stations]]\nstation = "{STATION}"\n'
-    for number, recipe in RECIPES.items():
-        text += f'\n[[stations.recipes]]\nid = "{recipe}"\nnumber = {number}\n'
-        for view in options.belt.views:
-            text += f'views.{view} = {{ model = "{MODELS[number]}" }}\n'
-    path.write_text(text, encoding="utf-8")
-    return path
 
 
 def main() -> int:

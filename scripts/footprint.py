@@ -93,7 +93,8 @@ def _is_segment(target: str) -> bool:
 
 def named_segments() -> frozenset[str]:
     """Return what lies in /dev/shm and in System V's table: what could be left behind by processes that have gone."""
-    files = {f"{DEV_SHM}/{path.name}" for path in DEV_SHM.iterdir()} if DEV_SHM.is_dir() else set()
+    # Shared memory objects are plain files; a folder there is somebody's scratch space.
+    files = {f"{DEV_SHM}/{path.name}" for path in DEV_SHM.iterdir() if path.is_file()} if DEV_SHM.is_dir() else set()
     lines = _SYSV.read_text(encoding="ascii").splitlines()[1:] if _SYSV.is_file() else []
     return frozenset(files | {f"sysv {line.split()[1]}" for line in lines})
 

@@ -257,11 +257,12 @@ class Plant:
         self.devices.append(device)
         return device
 
-    def enrolled_agent(self, name: str, config: Path, log: Path) -> Process:
+    def enrolled_agent(self, name: str, config: Path, log: Path, environment: dict[str, str] | None = None) -> Process:
         """Enrol the device of a settings file and return its agent, not started yet."""
         claim = self.fleet_cli("claim", "create", "--device", name).split()[-1]
         _run([sys.executable, "-m", "agent.cli", "enroll", "--config", str(config), "--token", claim], "")
-        return Process(f"agent {name}", [sys.executable, "-m", "agent.cli", "run", "--config", str(config)], log)
+        command = [sys.executable, "-m", "agent.cli", "run", "--config", str(config)]
+        return Process(f"agent {name}", command, log, environment)
 
     def push(self, package: Path) -> None:
         """Push a model package to the registry."""

@@ -37,6 +37,8 @@ commands:
   bench   agent: what the agent costs beside a bare run of the model and a plain loop [--json] [--rounds N]
           ingest: what the fleet takes in beside the same chain written by hand [--json] [--rounds N] [--devices N]
   soak    fuzz-models: hostile manifests and model files for as long as you say [--minutes N] [--json]
+          belt: 10,000 parts, three cameras, a PLC, a killed agent; every account compared [--parts N] [--json]
+          line: camera after camera fails; nothing may grow, and nothing stay after kill -9 [--minutes N] [--json]
           triggers: from trigger to verdict over PLC, HTTP and MQTT [--triggers N] [--rate N] [--keep FOLDER] [--json]
 
 The first run makes .venv and installs into it; later runs start at once. uv is used when it is on the PATH, else pip.
@@ -57,7 +59,9 @@ PROVIDES = {"demo": ("demo",), "dev": ("dev", "demo")}
 SCRIPTS = {
     ("bench", "agent"): "bench_agent.py",
     ("bench", "ingest"): "bench_ingest.py",
+    ("soak", "belt"): "belt.py",
     ("soak", "fuzz-models"): "fuzz_models.py",
+    ("soak", "line"): "soak_line.py",
     ("soak", "triggers"): "soak_triggers.py",
 }
 CHECKS = (

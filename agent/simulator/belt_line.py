@@ -51,7 +51,7 @@ class BeltLine:
     """Runs the belt on the calling thread.
 
     Args:
-        scale: size of the pictures; 1 is 64 x 48 pixels.
+        scale: size of the pictures; 1 is 64 x 48 pixels. It may be changed while the belt moves.
         recipe_timeout_s: how long the belt stands for a recipe; then it ends, as a line without its station would.
     """
 
@@ -71,7 +71,7 @@ class BeltLine:
         self._cameras = cameras
         self._account = account
         self._losses = losses
-        self._scale = scale
+        self.scale = scale
         self._recipe_timeout_s = recipe_timeout_s
         self._lost: set[str] = set()
 
@@ -102,7 +102,7 @@ class BeltLine:
             self._switch_cameras(part.number)
             pictures = {
                 view: belt_marks.render(
-                    Mark(number=part.number, view=index), part.faults[view], scale=self._scale, seed=self._settings.seed
+                    Mark(number=part.number, view=index), part.faults[view], scale=self.scale, seed=self._settings.seed
                 )
                 for index, view in enumerate(self._settings.views, 1)
                 if view not in self._lost

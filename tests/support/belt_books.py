@@ -29,6 +29,7 @@ class Books:
     """All accounts of one belt.
 
     Args:
+        passed: parts up to this number have passed; None: all.
         seen: by part number, the cameras that gave its picture, as the belt itself says.
         count_of: by part number, the PLC's count of it.
         told: by the PLC's count.
@@ -42,11 +43,13 @@ class Books:
     told: Mapping[int, Told]
     rows: Sequence[Mapping[str, Any]]
     recipe_ids: Mapping[int, str]
+    passed: int | None = None
 
 
 def discrepancies(books: Books) -> list[str]:
     """Return a sentence for each thing that does not agree."""
-    planned = [(batch, part) for batch in belt.plan(books.settings) for part in batch.parts]
+    last = books.settings.part_count if books.passed is None else books.passed
+    planned = [(batch, part) for batch in belt.plan(books.settings) for part in batch.parts if part.number <= last]
     rows = Counter(row["trigger_sequence"] for row in books.rows)
     found = [f"count {count} has {times} rows" for count, times in rows.items() if times > 1]
     found += [f"part {part.number} did not pass" for _, part in planned if part.number not in books.count_of]
