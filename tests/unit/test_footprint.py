@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import footprint
+from scripts import footprint, soak_line
 
 
 @pytest.mark.parametrize(
@@ -84,3 +84,27 @@ def test_a_look_counts_the_children(tmp_path: Path) -> None:
     assert together.tree_threads > alone.tree_threads
     assert together.tree_descriptors >= alone.tree_descriptors + 3
     assert together.tree_mb > alone.tree_mb + 16
+
+
+def test_the_soak_tells_a_leak_of_one_a_fault_from_a_steady_agent() -> None:
+    def look(**changed: float) -> footprint.Footprint:
+        steady: dict[str, float] = {
+            "processes": 5,
+            "rss_mb": 120.0,
+            "tree_mb": 200.0,
+            "threads": 18,
+            "descriptors": 26,
+            "tree_threads": 26,
+            "tree_descriptors": 54,
+            "segments": 4,
+        }
+        return footprint.Footprint(**{**steady, **changed})  # type: ignore[arg-type]
+
+    steady = soak_line.Samples()
+    steady.looks = [look(rss_mb=120.0 + number % 3, descriptors=26 + number % 2) for number in range(12)]
+    leaking = soak_line.Samples()
+    leaking.looks = [look(segments=4 + number // 2, rss_mb=120.0 + 2 * number) for number in range(12)]
+    for samples in (steady, leaking):
+        samples.minutes = [number / 4 for number in range(12)]
+    assert soak_line.what_grew(steady.report()) == []
+    assert soak_line.what_grew(leaking.report()) == ["segments grew by 3", "rss_mb grew by 10"]
