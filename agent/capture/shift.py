@@ -86,10 +86,12 @@ class ShiftMeter:
         there, at_there = self._peak(surface, self._far)
         place, at = Place.UNKNOWN, at_here
         if spread > 0.0:
-            found = there >= max(_MIN_PEAK * spread, _MIN_PEAK_SHARE * here)
-            if found and self._have_moved(view, at_here, at_there):
+            for_here = for_there = 0
+            if there >= max(_MIN_PEAK * spread, _MIN_PEAK_SHARE * here):
+                for_here, for_there = self._votes(view, at_here, at_there)
+            if for_there >= _MIN_VOTES and for_there > _MAJORITY * for_here:
                 place, at = Place.ELSEWHERE, at_there
-            elif here >= _MIN_PEAK_HERE * spread and here > there:
+            elif here >= _MIN_PEAK_HERE * spread and here > there and for_here >= for_there:
                 place = Place.HERE
         return Shift(place=place, x_px=at[0] * self._step_px, y_px=at[1] * self._step_px)
 
@@ -112,12 +114,12 @@ class ShiftMeter:
         _, height, _, (x, y) = cv2.minMaxLoc(surface, where)
         return height, (x if x <= wide // 2 else x - wide, y if y <= high // 2 else y - high)
 
-    def _have_moved(self, view: NDArray[np.uint8], here: tuple[int, int], there: tuple[int, int]) -> bool:
+    def _votes(self, view: NDArray[np.uint8], here: tuple[int, int], there: tuple[int, int]) -> tuple[int, int]:
         """Let the reference's patches vote for where they are found in a picture."""
         at_here, at_there = self._fits(view, here), self._fits(view, there)
         for_here = int(np.count_nonzero((at_here > _MIN_FIT) & (at_here > at_there + _MIN_BETTER)))
         for_there = int(np.count_nonzero((at_there > _MIN_FIT) & (at_there > at_here + _MIN_BETTER)))
-        return for_there >= _MIN_VOTES and for_there > _MAJORITY * for_here
+        return for_here, for_there
 
     def _fits(self, view: NDArray[np.uint8], at: tuple[int, int]) -> NDArray[np.float32]:
         """Return the correlation of each textured patch with what lies at a shift from it; -1: outside the picture."""
