@@ -8,11 +8,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-_SAMPLE_STEP: Final = 16
+_SAMPLE_ROWS: Final = 16
 
 
 class ChangeWatch:
-    """Compares each picture with the one before it, mostly by a sample of its pixels."""
+    """Compares each picture with the one before it, mostly by a few of its rows."""
 
     def __init__(self) -> None:
         self._sample: NDArray[np.uint8] | None = None
@@ -24,7 +24,7 @@ class ChangeWatch:
         The checksum of the whole picture is only made where the sample is equal, so the first of several equal pictures
         after a change outside the sample may still count as equal.
         """
-        sample = image_bgr[::_SAMPLE_STEP, ::_SAMPLE_STEP]
+        sample = image_bgr[:: max(1, image_bgr.shape[0] // _SAMPLE_ROWS)]
         before, self._sample = self._sample, sample.copy()
         if before is None or before.shape != sample.shape or not np.array_equal(before, sample):
             self._checksum = None

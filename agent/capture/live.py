@@ -293,7 +293,7 @@ class LiveSource:
         wait_s = self._backoff.next_s()
         self._start_at = time.monotonic() + wait_s
         if was_connected is not None or reason != self._trouble:
-            log.warning("%s is lost: %s", self._name, reason, extra={"event": "camera.lost"})
+            log.warning("%s is lost: %s", self._name, reason, extra={"event": "camera.disconnected"})
         self._trouble = reason
 
     def _connected(self) -> None:

@@ -14,8 +14,9 @@ from agent.capture.address import redact
 from agent.capture.arrival import ArrivalClock
 from agent.capture.camera import Exposure
 from agent.capture.camera_messages import Opened
+from agent.capture.decoder_damage import DamageWatch
 from agent.capture.decoder_log import DecoderLog
-from agent.capture.frame import NoFrame, TimeClass
+from agent.capture.frame import NoFrame, TimeClass, Vital
 from wire.desired import CameraSettings
 from wire.errors import LinesideError
 
@@ -23,6 +24,7 @@ from wire.errors import LinesideError
 # not guessed from the stream, which would cost seconds at each start.
 OPTIONS: Final = "rtsp_transport;tcp|fflags;nobuffer|fpsprobesize;0"
 _LATE_SHARE: Final = 0.95
+_FRAME_TYPE: Final = 69  # cv2.CAP_PROP_FRAME_TYPE, which older releases do not name
 
 
 class RtspCamera:
@@ -43,6 +45,7 @@ class RtspCamera:
         self._read_timeout_s = read_timeout_s
         self._arrivals = ArrivalClock()
         self._capture: cv2.VideoCapture | None = None
+        self._damage = DamageWatch()
         self._log: DecoderLog | None = None
         self._is_set_up = False
 
@@ -92,7 +95,7 @@ class RtspCamera:
             LinesideError: `source.unavailable` where none came, the other side hung up, or the pictures are of another
                 size now: then only a new connection gives them as they are.
         """
-        if self._capture is None:
+        if self._capture is None or self._log is None:
             raise LinesideError("source.unavailable", f"{self._name} is not open.")
         began = time.monotonic()
         grabbed = self._capture.grab()
@@ -102,11 +105,15 @@ class RtspCamera:
             raise LinesideError("source.unavailable", f"{self._name} gave no frame for {self._read_timeout_s:g} s.")
         if not grabbed:
             raise LinesideError("source.unavailable", f"{self._name} ended the stream.")
-        if self._log is not None and self._log.was_set_up() and self._is_set_up:
+        said = self._log.read()
+        if said.was_set_up and self._is_set_up:
             raise LinesideError("source.unavailable", f"{self._name} changed the format of its pictures.")
         self._is_set_up = True  # for the first frame
+        stands_alone = self._capture.get(_FRAME_TYPE) == ord("I")
+        damaged = self._damage.see(complained=said.complained, stands_alone=stands_alone)
         arrival = self._arrivals.stamp(arrived_ns, self._capture.get(cv2.CAP_PROP_POS_MSEC))
-        return Exposure(exposed_ns=arrival.at_ns, stale=arrival.stale)
+        vitals = (Vital.CORRUPT,) if damaged else ()
+        return Exposure(exposed_ns=arrival.at_ns, stale=arrival.stale, vitals=vitals)
 
     def retrieve(self, into: NDArray[np.uint8] | None) -> NDArray[np.uint8] | None:
         """Convert the frame; straight into `into` where it has that size."""

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from agent.capture.feed import Feed
-from agent.capture.frame import TimeClass
+from agent.capture.frame import TimeClass, Vital
 from agent.capture.settings import SourceSettings
 from tests.support import ports, rtsp
 from tests.support.cameras import Consumer, adds_up, eventually, feed_of, is_gone
@@ -137,7 +137,7 @@ def test_a_stream_that_stops_in_the_middle_of_a_frame_is_opened_anew(server: Rts
     eventually(lambda: consumer.taken > 10)
     watched = Watched(side)
 
-    proxy.stall_after(1500)  # a frame has more
+    proxy.stall_after(1500)  # somewhere within a frame
     took_s = eventually(lambda: not feed.health().connected)
     assert took_s < 4
     assert "no frame for 1 s" in feed.health().trouble
@@ -145,6 +145,22 @@ def test_a_stream_that_stops_in_the_middle_of_a_frame_is_opened_anew(server: Rts
     comes_back(feed, consumer)
 
     watched.check()
+    consumer.close()
+    proxy.close()
+
+
+def test_damaged_pictures_are_shown_as_corrupt_until_whole_ones_come_again(server: RtspServer) -> None:
+    proxy = StallingProxy(server.port)
+    feed = feed_of("front", settings(f"rtsp://127.0.0.1:{proxy.port}/live"))
+    feed.open()
+    seen: list[tuple[Vital, ...]] = []
+    consumer = Consumer(feed, lambda lease: seen.append(lease.frame.vitals))
+    eventually(lambda: consumer.taken > 20)
+    assert set(seen) == {()}
+
+    proxy.damage(3)
+    eventually(lambda: (Vital.CORRUPT,) in seen)
+    eventually(lambda: feed.health().connected and feed.health().raised == ())
     consumer.close()
     proxy.close()
 
@@ -229,7 +245,7 @@ def test_user_and_password_open_the_camera_and_show_nowhere(caplog: pytest.LogCa
 
     assert password not in "".join(shown) + caplog.text
     assert "inspector" not in "".join(shown) + caplog.text.replace(str(tmp_path), "")
-    assert "camera.lost" in [getattr(record, "event", "") for record in caplog.records]
+    assert "camera.disconnected" in [getattr(record, "event", "") for record in caplog.records]
     assert is_gone(process.pid)
 
 

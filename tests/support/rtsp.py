@@ -17,6 +17,7 @@ from tests.support import ports, require
 DEBIAN_PYTHON = Path("/usr/bin/python3")
 SCRIPT = Path(__file__).with_name("rtsp_server.py")
 PACKAGES = "gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-{base,good,bad,ugly}"
+_LARGE_BYTES = 900
 _PROBE = """
 import gi
 gi.require_version("GstRtspServer", "1.0")
@@ -119,6 +120,7 @@ class StallingProxy:
         self._flows = threading.Event()
         self._flows.set()
         self._budget = 0
+        self._damaged = 0
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
@@ -127,6 +129,10 @@ class StallingProxy:
         """Pass on so many bytes more from the camera, then nothing on any connection."""
         self._budget = more_bytes
         self._flows.clear()
+
+    def damage(self, pieces: int) -> None:
+        """Change a byte in the middle of each of the next pieces from the camera."""
+        self._damaged = pieces
 
     def flow(self) -> None:
         """Let connections made from now on through."""
@@ -167,4 +173,8 @@ class StallingProxy:
                     return
                 if from_camera and not self._flows.is_set():
                     piece, self._budget = piece[: self._budget], self._budget - len(piece)
+                if from_camera and self._damaged > 0 and len(piece) > _LARGE_BYTES:
+                    self._damaged -= 1
+                    middle = len(piece) // 2
+                    piece = piece[:middle] + bytes([piece[middle] ^ 0x55]) + piece[middle + 1 :]
                 sink.sendall(piece)

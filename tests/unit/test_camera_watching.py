@@ -10,6 +10,7 @@ import pytest
 from agent.capture import supervision
 from agent.capture.arrival import ArrivalClock
 from agent.capture.changes import ChangeWatch
+from agent.capture.decoder_log import said_in
 from agent.capture.supervision import Limits, Phase
 
 S = 1_000_000_000
@@ -133,3 +134,19 @@ def test_a_single_bit_anywhere_is_a_change() -> None:
         watch.changed(picture)
         watch.changed(picture)
         assert changed, (row, column)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (b"[OPENCV:FFMPEG:48] nal_unit_type: 1(Coded slice), nal_ref_idc: 2\n", (False, False)),
+        (b"[OPENCV:FFMPEG:48] Format yuv420p chosen by get_format().\n", (True, False)),
+        (b"[OPENCV:FFMPEG:40] Reinit context to 160x128, pix_fmt: yuv420p\n", (True, False)),
+        (b"[OPENCV:FFMPEG:16] error while decoding MB 3 4, bytestream -5\n", (False, True)),
+        (b"[OPENCV:FFMPEG:48] nothing is corrupt here\n[OPENCV:FFMPEG:24] deprecated pixel format\n", (False, False)),
+    ],
+)
+def test_the_decoders_log_tells_damage_and_another_format(lines: bytes, expected: tuple[bool, bool]) -> None:
+    said = said_in(lines)
+
+    assert (said.was_set_up, said.complained) == expected
