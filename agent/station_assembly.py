@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from agent.capture.demand import ViewDemand
 from agent.capture.encode import PictureKeeper
 from agent.capture.feed import Feed
 from agent.capture.reference import ReferenceStore
+from agent.capture.settings import VitalsSettings
 from agent.capture.source_words import words_of
 from agent.capture.sources import source_of
 from agent.capture.vitals import VitalsWatch
@@ -101,7 +103,7 @@ def assemble(settings: StationSettings, shared: Shared) -> Station:
     Raises:
         LinesideError: `source.*` where a file cannot be read, `config.*` where a package is missing.
     """
-    watches = {view.id: VitalsWatch(view.vitals) for view in settings.views}
+    watches = {view.id: VitalsWatch(_limits(view)) for view in settings.views}
     feeds = {view.id: _feed(settings.id, view, watches[view.id], shared) for view in settings.views}
     infos = {view: feed.open() for view, feed in feeds.items()}
     built = line_of(settings, feeds, shared.clock, shared.mint, device=shared.device)
@@ -135,6 +137,12 @@ def assemble(settings: StationSettings, shared: Shared) -> Station:
         references=shared.references,
         http=built.http,
     )
+
+
+def _limits(view: ViewSettings) -> VitalsSettings:
+    """A file may well repeat a picture; only a live camera that does is frozen."""
+    is_live = view.source.kind not in {"video", "folder"}
+    return view.vitals if is_live else dataclasses.replace(view.vitals, frozen_after=0)
 
 
 def _feed(station: str, view: ViewSettings, watch: VitalsWatch, shared: Shared) -> Feed:
