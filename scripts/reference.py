@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 import reference_health
+import reference_registers
 import reference_settings
 
 from agent.vision.decoders import registry
@@ -143,6 +144,7 @@ PAGES = {
     "error-codes.md": errors_page,
     "decoders.md": decoders_page,
     "manifest.schema.json": manifest_schema,
+    "register-map.md": lambda: reference_registers.page(MADE, table),
     "settings.md": lambda: reference_settings.page(MADE, table),
     "metrics.md": lambda: reference_health.metrics_page(MADE, table),
     "events.md": lambda: reference_health.events_page(MADE, table),

@@ -14,7 +14,6 @@ from agent.clock import Clock
 from agent.line import handshake_state, modbus_extra, register_map
 from agent.line.handshake_state import Seen
 from agent.line.modbus_line import ModbusLine
-from agent.line.register_map import AgentWords
 from agent.line.settings import ModbusSettings
 from agent.threads import Worker
 
@@ -113,23 +112,22 @@ class ModbusClientLine(ModbusLine):
                 )
             )
             last_ns = sent_ns
-            next_ns = max(next_ns + cycle_ns, sent_ns)
-            self._await_cycle(worker, next_ns, words)
+            if sent_ns >= next_ns:  # else a result was shown in between, and the next look stays when it was due
+                next_ns = max(next_ns + cycle_ns, sent_ns)
+            self._await_cycle(worker, next_ns, words.result_seq)
         self._drain()
         self._apply(handshake_state.Stopping())
         self._exchange(client, register_map.encode_agent(register_map.FAIL_SAFE))
         self._went("The agent has left the line.")
 
-    def _await_cycle(self, worker: Worker, next_ns: int, sent: AgentWords) -> None:
+    def _await_cycle(self, worker: Worker, next_ns: int, shown: int) -> None:
         """Wait for the next cycle, or for a result that the PLC can be shown at once."""
-        while not worker.stop.is_set():
+        while not worker.stop.is_set() and self._words().result_seq in (0, shown):
             left_ns = next_ns - self._clock.monotonic_ns()
             if left_ns <= 0 or not self._clock.wait(self._woken, left_ns / 1e9):
                 return
             self._woken.clear()
             self._drain()
-            if self._words().result_seq != sent.result_seq:
-                return
 
     def _exchange(self, client: ModbusTcpClient, block: list[int]) -> list[int]:
         """Write the agent's block, then read the PLC's.

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _SPARE_EVENTS: Final = 64
 _TELL_EVERY_NS: Final = 500_000_000
+_MISSED_EVERY_NS: Final = 10_000_000_000
 _CLOSE_TIMEOUT_S: Final = 3.0
 
 
@@ -75,6 +76,8 @@ class ModbusLine(abc.ABC):
         self._told_ns = 0
         self._away = "The PLC has not been met yet."
         self._fault = Fault.NONE
+        self._not_taken = 0
+        self._not_taken_told_ns = 0
         self.worker = Worker(f"plc-{name}", self._body)
 
     def take(self, timeout_s: float) -> LineEvent | None:
@@ -145,15 +148,7 @@ class ModbusLine(abc.ABC):
                 self._events.put_nowait(event)
             except queue.Full:  # the station is stuck; what is left out here shows as a gap in the sequence
                 log.warning("The station takes no events; one was left out.", extra={"event": "line.event_dropped"})
-        not_taken = after.state.missed + after.state.overrun - before.missed - before.overrun
-        if not_taken:
-            log.warning(
-                "%d parts of run %d up to %d were not taken.",
-                not_taken,
-                after.state.run,
-                after.state.last,
-                extra={"event": "line.parts_missed"},
-            )
+        self._not_taken += after.state.missed + after.state.overrun - before.missed - before.overrun
 
     def _drain(self) -> None:
         """Take in what the station said."""
@@ -164,8 +159,18 @@ class ModbusLine(abc.ABC):
             return
 
     def _words(self) -> AgentWords:
-        """Return what the agent's block says now; log where its fault changed."""
-        found = handshake.words(self._state, self._clock.monotonic_ns())
+        """Return what the agent's block says now; log where its fault changed, and parts that were not taken."""
+        now_ns = self._clock.monotonic_ns()
+        found = handshake.words(self._state, now_ns)
+        if self._not_taken and now_ns - self._not_taken_told_ns >= _MISSED_EVERY_NS:
+            log.warning(
+                "%d parts up to %d of run %d were not taken.",
+                self._not_taken,
+                self._state.last,
+                self._state.run,
+                extra={"event": "line.parts_missed"},
+            )
+            self._not_taken, self._not_taken_told_ns = 0, now_ns
         if found.fault != self._fault and not (found.fault == Fault.NO_BLOCK and self._away):
             self._fault = Fault(found.fault)
             text = register_map.FAULTS[self._fault]
