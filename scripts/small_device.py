@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import os
@@ -157,7 +158,7 @@ class SmallDevice:
         while not stop.is_set():
             match self._line.take(0.1):
                 case LinePosition(run=run, sequence=sequence):
-                    self._quietly(lambda run=run, sequence=sequence: self._ledger.meet(run, sequence))
+                    self._quietly(functools.partial(self._ledger.meet, run, sequence))
                 case Trigger() as trigger:
                     self._judge(trigger)
                 case _:
