@@ -7,6 +7,7 @@ only a loop that goes round puts off. (PR_SET_PDEATHSIG would follow the thread 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -82,6 +83,8 @@ class CameraProcess:
                     self._say(found)
                 self._look_after(camera)
         finally:
+            with contextlib.suppress(OSError):  # so that the accounts of a process that ends in good order are whole
+                self._send(messages.pack_beat(self._hand.totals))
             camera.close()
 
     def _hand_on(self, camera: Camera, exposure: Exposure) -> None:
