@@ -10,10 +10,11 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from agent.clock import Clock
 from agent.uplink import outbox_schema as schema
+from agent.uplink.borrowing import Borrowing, Lender
 from agent.uplink.dispatch import Dispatch
 from agent.uplink.flusher import Flusher, Marks
 from agent.uplink.outbox_rows import Rows, entry_bytes
@@ -25,7 +26,6 @@ from wire.messages import BODY_OF_LANE, Batch, Event, Lane, Refusal, SeqRange, S
 T = TypeVar("T")
 
 MAX_BYTES_DEFAULT: Final = 512 * 1024 * 1024
-_BORROWED_AT_ONCE_BYTES: Final = 1024 * 1024
 _ROOM_CHECKED_EVERY_BYTES: Final = 64 * 1024
 _LONGEST_SEQ: Final = schema.MAX_SEQ
 
@@ -48,13 +48,6 @@ class OutboxStats:
     unsettled_by_lane: dict[Lane, int] = field(default_factory=dict)
     dropped_by_lane: dict[Lane, int] = field(default_factory=dict)
     sync_failures: int = 0
-
-
-class Lender(Protocol):
-    """Who gives up room for records: the pictures."""
-
-    def lend(self, count: int) -> int: ...
-    def give_back(self, count: int) -> None: ...
 
 
 class Outbox:
@@ -89,8 +82,7 @@ class Outbox:
         self._resend_after_ns = int(resend_after_s * 1e9)
         self._lock = threading.RLock()
         self._listeners: tuple[Callable[[], None], ...] = ()
-        self._lender: Lender | None = None
-        self._borrowed_bytes = 0
+        self._borrowing = Borrowing()
         self._closed = False
         self._owner = _own(path)
         try:
@@ -113,7 +105,7 @@ class Outbox:
 
     def borrow_from(self, lender: Lender) -> None:
         """Have somebody with less precious things give up room before any inspection record is dropped or refused."""
-        self._lender = lender
+        self._borrowing.begin(lender)
 
     def listen(self, callback: Callable[[], None]) -> None:
         """Have `callback` called (from the flusher's thread) whenever new records may be sent."""
@@ -165,9 +157,8 @@ class Outbox:
             return self._write(action, len(encoded))
         except LinesideError as error:
             # The disk itself is full: pictures go before any record is refused.
-            if error.code != "storage.full" or self._lender is None or not self._lender.lend(_BORROWED_AT_ONCE_BYTES):
+            if error.code != "storage.full" or not self._borrowing.free_some_disk():
                 raise
-            self._borrowed_bytes += _BORROWED_AT_ONCE_BYTES
             return self._write(action, len(encoded))
 
     def emit_counters(self) -> int:
@@ -383,20 +374,8 @@ class Outbox:
         rows = self._rows
         self._unchecked_bytes = 0
         if lane is Lane.INSPECTIONS:
-            self._balance(rows.used_bytes())
-        rows.make_room(lane, self._max_bytes + self._borrowed_bytes, self._dispatch.never_sent(rows.last))
-
-    def _balance(self, used_bytes: int) -> None:
-        """Borrow room while there is too little of our own, and give it back when there is enough again."""
-        if self._lender is None:
-            return
-        over = used_bytes - self._max_bytes
-        if over > self._borrowed_bytes:
-            self._borrowed_bytes += self._lender.lend(over - self._borrowed_bytes + _BORROWED_AT_ONCE_BYTES)
-        elif self._borrowed_bytes and over < self._borrowed_bytes - 2 * _BORROWED_AT_ONCE_BYTES:
-            spare = self._borrowed_bytes - max(0, over + _BORROWED_AT_ONCE_BYTES)
-            self._lender.give_back(spare)
-            self._borrowed_bytes -= spare
+            self._borrowing.balance(rows.used_bytes() - self._max_bytes)
+        rows.make_room(lane, self._max_bytes + self._borrowing.bytes, self._dispatch.never_sent(rows.last))
 
     def _encoded(self, lane: Lane, body: object) -> bytes:
         encoded = codec.encode(body)
