@@ -18,6 +18,7 @@ from wire.messages import Severity
 log = logging.getLogger(__name__)
 
 SWAP_TIMEOUT_S: Final = 10.0
+_TOLD_EVERY_NS: Final = 60_000_000_000
 Tell = Callable[[str, Severity, str], None]
 
 
@@ -80,6 +81,7 @@ class Changeover:
         self._catalogue = Catalogue(setups={own.recipe.id: own}, active=chosen)
         self._former: tuple[StationSetup, int] | None = None
         self._refused: RecipeRequest | None = None
+        self._told = ("", 0)
         self._demands: dict[str, ViewDemand] = {}
         self._demand()
 
@@ -169,9 +171,17 @@ class Changeover:
         elif since_ns is None and not refusal:
             self._former = None  # the line itself says which recipe holds from here on
         if refusal:
-            log.warning("Recipe refused: %s", refusal, extra={"event": "recipe.refused"})
-            self._tell("recipe.refused", Severity.WARNING, f"{self._station}: {refusal} (Asked by {request.source}.)")
+            self._tell_refusal(f"{self._station}: {refusal} (Asked by {request.source}.)")
         return refusal
+
+    def _tell_refusal(self, sentence: str) -> None:
+        """Each trigger may name a recipe that is refused: the same sentence is told once a minute."""
+        now_ns = self._clock.monotonic_ns()
+        told, told_ns = self._told
+        if sentence != told or now_ns - told_ns > _TOLD_EVERY_NS:
+            self._told = (sentence, now_ns)
+            log.warning("Recipe refused: %s", sentence, extra={"event": "recipe.refused"})
+            self._tell("recipe.refused", Severity.WARNING, sentence)
 
     def _take(self, recipe: str, since_ns: int | None) -> str:
         try:

@@ -6,12 +6,12 @@ fronts are nearer together than the minimum pitch are one part, so that a part w
 
 Parts that touch make one run. Those that touched before they came in are told apart by length, as soon as single parts
 of about one length have been seen; parts of very different lengths that touch are counted as one. Between two frames
-the belt must move less than half a pitch, or nobody can say which way it moves.
+the belt must move less than a third of a pitch, or parts that look alike hide which way it moves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -26,7 +26,13 @@ _LENGTHS_NEEDED: Final = 5
 _SAME_LENGTH: Final = 1.3  # longest to shortest of parts that are "of about one length"
 _TWO_PARTS: Final = 1.6  # a run is so many times longer than one part
 _PARTS_MOST: Final = 24
-_SURPRISE: Final = 0.1  # cost of a movement for each pixel it differs from the last one; an edge that fits costs 0
+# What a movement costs, in pixels by which edges miss: for each pixel it differs from the last one, or goes backwards;
+# for an edge that leaves the picture, as a share of the most an edge can miss; for each pixel of a miss that fits.
+_SURPRISE: Final = 0.1
+_BACKWARDS: Final = 0.15
+_LEAVES: Final = 0.2
+_NOISE: Final = 0.05
+_FITS_COLUMNS: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,13 +139,13 @@ def _movement(gate: Gate, runs: Sequence[Run], line: Line) -> float:
     if not gate.runs or not runs:
         return gate.speed_px if gate.parts else 0.0
     most = max(4 * line.column_px, line.min_pitch_px / 2)
-    fronts = _Edges.of(
-        [run.front_px for run in gate.runs], [run.front_px for run in runs], lambda place: place < line.length_px
-    )
-    rears = _Edges.of([run.rear_px for run in gate.runs], [run.rear_px for run in runs], lambda place: place > 0)
+    fronts = _Edges.of([run.front_px for run in gate.runs], [run.front_px for run in runs], line.length_px)
+    rears = _Edges.of([run.rear_px for run in gate.runs], [run.rear_px for run in runs], line.length_px)
     moves = np.concatenate(([0.0, gate.speed_px], fronts.moves(), rears.moves()))
     moves = moves[np.abs(moves) <= line.length_px / 2]
-    cost = fronts.apart(moves, most) + rears.apart(moves, most) + _SURPRISE * np.abs(moves - gate.speed_px)
+    fit = line.column_px * _FITS_COLUMNS
+    cost = fronts.apart(moves, fit, most) + rears.apart(moves, fit, most)
+    cost += _SURPRISE * np.abs(moves - gate.speed_px) + _BACKWARDS * np.maximum(0.0, -moves)
     return float(moves[np.argmin(cost)])
 
 
@@ -149,32 +155,33 @@ class _Edges:
 
     known: NDArray[np.float64]
     seen: NDArray[np.float64]
-    is_inside: Callable[[NDArray[np.float64]], NDArray[np.bool_]]
+    length_px: float
 
     @classmethod
-    def of(
-        cls,
-        known: Sequence[float],
-        seen: Sequence[float],
-        is_inside: Callable[[NDArray[np.float64]], NDArray[np.bool_]],
-    ) -> _Edges:
+    def of(cls, known: Sequence[float], seen: Sequence[float], length_px: float) -> _Edges:
         before, now = np.asarray(known, np.float64), np.asarray(seen, np.float64)
-        return cls(known=before[is_inside(before)], seen=now[is_inside(now)], is_inside=is_inside)
+        return cls(known=before[_inside(before, length_px)], seen=now[_inside(now, length_px)], length_px=length_px)
 
     def moves(self) -> NDArray[np.float64]:
         """Every movement that brings one known edge to one that is seen."""
         return (self.seen[np.newaxis, :] - self.known[:, np.newaxis]).ravel()
 
-    def apart(self, moves: NDArray[np.float64], most: float) -> NDArray[np.float64]:
+    def apart(self, moves: NDArray[np.float64], fit: float, most: float) -> NDArray[np.float64]:
         """By how much the known edges, moved, miss those that are seen; summed, each `most` at the most.
 
-        An edge that leaves the picture costs half of that: it explains nothing, and disproves nothing.
+        What misses by less than `fit` counts for little: among parts at equal distances, the speed decides, not the
+        noise of the edges. An edge that leaves the picture explains nothing, and disproves nothing.
         """
         moved = moves[:, np.newaxis] + self.known[np.newaxis, :]
-        nearest = np.full(moved.shape, most)
+        misses = np.full(moved.shape, most)
         if self.seen.size:
-            nearest = np.minimum(np.abs(moved[:, :, np.newaxis] - self.seen).min(axis=2), most)
-        return np.asarray(np.where(self.is_inside(moved), nearest, most / 2).sum(axis=1), np.float64)
+            nearest = np.abs(moved[:, :, np.newaxis] - self.seen).min(axis=2)
+            misses = np.minimum(_NOISE * nearest + np.maximum(0.0, nearest - fit), most)
+        return np.asarray(np.where(_inside(moved, self.length_px), misses, _LEAVES * most).sum(axis=1), np.float64)
+
+
+def _inside(places: NDArray[np.float64], length_px: float) -> NDArray[np.bool_]:
+    return np.asarray((places > 0) & (places < length_px))
 
 
 def _followed(gate: Gate, runs: Sequence[Run], line: Line, moved_px: float) -> Gate:

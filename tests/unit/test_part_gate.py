@@ -131,6 +131,19 @@ def test_a_part_that_comes_back_from_beyond_is_one_part() -> None:
     assert belt.gate.passed == 1
 
 
+@pytest.mark.parametrize("by_px", [6, 20, 26])
+def test_parts_that_look_alike_at_equal_distances_do_not_hide_which_way_the_belt_moves(by_px: float) -> None:
+    belt = single(0, 0)
+    belt.parts = [(-70.0 - 80 * number, -10.0 - 80 * number) for number in range(30)]
+    for _ in range(int(12 / by_px) + 1):
+        belt.move(4)
+    while belt.place < 80 * 30 + LENGTH:
+        belt.move(by_px)
+        if belt.rng.random() < 0.1:
+            belt.move(0)
+    assert belt.gate.passed == 30
+
+
 def test_what_lay_beyond_the_line_before_the_first_look_is_not_counted() -> None:
     belt = single(400, 460)
     for _ in range(60):
