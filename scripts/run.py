@@ -37,6 +37,9 @@ commands:
   bench   agent: what the agent costs beside a bare run of the model and a plain loop [--json] [--rounds N]
           ingest: what the fleet takes in beside the same chain written by hand [--json] [--rounds N] [--devices N]
   soak    fuzz-models: hostile manifests and model files for as long as you say [--minutes N] [--json]
+          kills: kill -9 of devices, broker, ingest and fleet [--kills N] [--minutes N] [--seed N] [--json]
+          backlog: two weeks offline, then everything at once [--records N] [--rate N] [--json]
+          fleet: many devices at once [--devices N] [--minutes N] [--json]
           belt: 10,000 parts, three cameras, a PLC, a killed agent; every account compared [--parts N] [--json]
           line: camera after camera fails; nothing may grow, and nothing stay after kill -9 [--minutes N] [--json]
           triggers: from trigger to verdict over PLC, HTTP and MQTT [--triggers N] [--rate N] [--keep FOLDER] [--json]
@@ -61,6 +64,9 @@ SCRIPTS = {
     ("bench", "ingest"): "bench_ingest.py",
     ("soak", "belt"): "belt.py",
     ("soak", "fuzz-models"): "fuzz_models.py",
+    ("soak", "kills"): "soak_kills.py",
+    ("soak", "backlog"): "soak_backlog.py",
+    ("soak", "fleet"): "soak_fleet.py",
     ("soak", "line"): "soak_line.py",
     ("soak", "triggers"): "soak_triggers.py",
 }

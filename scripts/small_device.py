@@ -1,7 +1,7 @@
 """A device without cameras and models, for fault tests: the agent's own line, ledger, mint, outbox and link, in 0.2 s.
 
 The verdict is a function of the trigger's sequence (`verdict_of`), so that a row with another's content is seen.
-Before a part is judged its trigger is appended to `taken.txt`, which outlives kill -9 as every finished write does:
+Before a part is judged its trigger is appended to a file of its own, which outlives kill -9 as a finished write does:
 what is not in there was not inspected, whoever says so. Faults come from outside; only the wall clock can be told to
 jump (`clock-offset-s` in the folder), since a machine has one for all its processes.
 """
@@ -146,7 +146,8 @@ class SmallDevice:
             on_wake=lambda: None,
             on_command=lambda _command: None,
         )
-        self._taken = os.open(folder / "taken.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        taken = folder.with_name(f"{folder.name}.taken")  # beside the folder, whose disk may be full
+        self._taken = os.open(taken, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         if former in EVENT_OF_ENDING:
             self._tell(EVENT_OF_ENDING[former])
 

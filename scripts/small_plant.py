@@ -67,7 +67,8 @@ class SmallDeviceProcess(Process):
     """A small device with its folder and its line."""
 
     def __init__(self, name: str, folder: Path, line_file: Path, arguments: Sequence[str]) -> None:
-        super().__init__(name, [sys.executable, str(ROOT / "scripts" / "small_device.py"), *arguments], folder / "log")
+        self.command = [sys.executable, str(ROOT / "scripts" / "small_device.py"), *arguments]
+        super().__init__(name, self.command, folder.with_name(f"{name}.log"))
         self.folder = folder
         self.line_file = line_file
 
@@ -88,7 +89,7 @@ class SmallDeviceProcess(Process):
     def taken(self) -> set[str]:
         """Return the triggers it began to judge."""
         with contextlib.suppress(FileNotFoundError):
-            return set((self.folder / "taken.txt").read_text(encoding="ascii").split())
+            return set(self.folder.with_name(f"{self.name}.taken").read_text(encoding="ascii").split())
         return set()
 
 
@@ -102,6 +103,7 @@ class SmallPlant:
         serves: whether `lineside-fleet serve` runs too.
         broker_options: more lines for mosquitto's configuration.
         device_options: more arguments for `small_device.py`.
+        prepare: called with each device before it starts for the first time.
         wire: gives the port at which devices and ingest find the broker, from who asks ("devices" or "ingest") and the
             broker's own port.
     """
@@ -116,6 +118,7 @@ class SmallPlant:
         serves: bool = False,
         broker_options: str = "",
         device_options: Sequence[str] = (),
+        prepare: Callable[[SmallDeviceProcess], None] | None = None,
         wire: Callable[[str, int], int] | None = None,
     ) -> None:
         from fleet.broker import mosquitto
@@ -128,7 +131,7 @@ class SmallPlant:
         self.broker_port, self.http_port = free_port(), free_port()
         ports = {who: wire(who, self.broker_port) if wire else self.broker_port for who in ("devices", "ingest")}
         self._names = [f"small-{number}" for number in range(devices)]
-        self._rate, self._seed = rate, seed
+        self._rate, self._seed, self._prepare = rate, seed, prepare
         command = mosquitto.command(program, folder / "broker", "127.0.0.1", self.broker_port)
         with (folder / "broker" / "mosquitto.conf").open("a", encoding="utf-8") as configuration:
             configuration.write(broker_options)
@@ -192,10 +195,10 @@ class SmallPlant:
         """Return how many parts the lines have counted so far."""
         return sum(event["event"] == "trigger" for device in self.devices for event in device.events())
 
-    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+    def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Read the fleet's database."""
         with contextlib.closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=20)) as database:
-            return database.execute(sql).fetchall()
+            return database.execute(sql, values).fetchall()
 
     def settle(self, timeout_s: float = 90.0) -> None:
         """Wait until each trigger has a row and the counters have arrived; what then differs, `accounts` tells."""
@@ -268,6 +271,8 @@ class SmallPlant:
             self.devices.append(SmallDeviceProcess(name, folder, self.folder / f"line-{number}.jsonl", arguments))
         self.wait_ingest()
         for device in self.devices:
+            if self._prepare is not None:
+                self._prepare(device)
             device.start()
         wait_for("the belts move", lambda: all(device.events() for device in self.devices), 30)
 
