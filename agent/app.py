@@ -120,7 +120,7 @@ class Agent:
             outbox=self._outbox,
             pictures=self._keeper_of_pictures,
             references=ReferenceStore(commissioned.root_of(data_dir)),
-            turns=Turns(cores.usable(), self._clock),
+            turns=Turns(max(1, cores.usable() // settings.runtime.threads), self._clock),
             runtime=settings.runtime,
             sampling_salt=self._sampling_salt(),
             time_quality=self._wall_clock.quality,

@@ -86,8 +86,8 @@ class RuntimeSettings:
 
     Args:
         threads: for one operator; more than one pays only for big graphs (`lineside model bench` tells).
-        station_threads: how many parts one station may have in work; by default 1 for a line, all usable cores (at
-            most 4) for clips.
+        station_threads: how many parts one station may have in work; by default 1 for a line, 2 behind a part gate,
+            all usable cores (at most 4) for clips.
         provider: of onnxruntime.
     """
 
@@ -248,5 +248,8 @@ def _problems_of(settings: Settings) -> list[Problem]:
             found.append(Problem(f"{place}.id", sentence, "Give each station its own id."))
         found += settings_checks.of_line(place, station.line, station.views, local_enabled=settings.local.enabled)
         found += settings_checks.of_views(place, station.views)
+        found += settings_checks.of_standstill(
+            place, station.line, station.views, deadline_ms=station.deadline_ms, standstill=station.standstill
+        )
         found += settings_checks.of_outputs(place, station.outputs)
     return found

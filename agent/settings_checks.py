@@ -36,6 +36,8 @@ _EXAMPLES: Final = {
     "plugin": 'plugin = "name-of-the-plug-in"',
 }
 _LINE_TABLES: Final = ("modbus", "mqtt", "gpio", "part_gate", "counter")
+# Lines whose parts are not at a moment of their own: no frame has to be of that moment.
+_NEXT_FRAME_KINDS: Final = frozenset({"each_frame", "interval", "part_gate"})
 _OUTPUT_TABLES: Final = ("http", "mqtt", "gpio")
 
 
@@ -169,6 +171,24 @@ def of_line(place: str, line: LineSettings, views: tuple[View, ...], *, local_en
     if line.part_gate is not None:
         found += _of_part_gate(f"{key}.part_gate", line.part_gate, views)
     return found
+
+
+def of_standstill(
+    place: str, line: LineSettings, views: tuple[View, ...], *, deadline_ms: float, standstill: bool
+) -> list[Problem]:
+    """Check that a stream's picture of a part that stands still can arrive before the part's deadline."""
+    if not standstill or line.kind in _NEXT_FRAME_KINDS:
+        return []
+    return [
+        Problem(
+            f"{place}.deadline_ms",
+            f"view {view.id} shows a part only {view.source.stream_latency_ms:g} ms after its trigger, when the "
+            f"deadline of {deadline_ms:g} ms is over.",
+            "Use a longer deadline_ms, or a shorter stream_latency_ms where the stream is measured to be quicker.",
+        )
+        for view in views
+        if view.source.kind == "rtsp" and view.source.stream_latency_ms >= deadline_ms
+    ]
 
 
 def of_outputs(place: str, outputs: tuple[OutputSettings, ...]) -> list[Problem]:

@@ -163,7 +163,9 @@ def _feed(station: str, view: ViewSettings, watch: VitalsWatch, shared: Shared) 
 
 
 def _thread_count(runtime: RuntimeSettings, station: StationSettings) -> int:
-    """Parts of a line come one at a time; frames of a clip keep all cores busy."""
+    """Parts of a line come one at a time, but a gate must look on while one is judged; clips keep all cores busy."""
     if runtime.station_threads is not None:
         return runtime.station_threads
+    if station.line.kind == "part_gate":
+        return 2
     return min(cores.usable(), _MOST_THREADS) if station.line.kind == "each_frame" else 1

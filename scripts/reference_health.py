@@ -56,8 +56,21 @@ is over; both stand in its log under the same names. The table is `agent/health/
   troubles together at most thirty times a minute. Nothing is lost by that: what a trouble is in the end is always told.
 - What was told before the agent was restarted is not told again, and its end is told by the next run.
 - The present state is not in events but in health: the views' troubles and vitals there are always those of now.
-- Further events: `command.finished`, a note, when a command of the fleet was carried out.
-"""
+
+## Other events
+
+{table(("Event", "Severity", "Meaning"), _OTHERS)}"""
+
+
+_OTHERS = (
+    ("`recipe.changed`", "note", "A station took another recipe."),
+    ("`recipe.refused`", "warning", "A recipe that was asked for is not in force, and why."),
+    ("`gate.surplus_found`", "warning", "A part gate counted more parts than the line's own counter."),
+    ("`agent.killed`", "warning", "The agent's last run ended without notice; no record was lost."),
+    ("`agent.power_lost`", "alarm", "The machine went down while the agent ran: the last 100 ms may be missing."),
+    ("`outbox.set_aside`", "alarm", "The outbox was damaged; its file is kept, and a new one was begun."),
+    ("`command.finished`", "note", "A command of the fleet was carried out."),
+)
 
 
 _MEANINGS = {

@@ -123,6 +123,7 @@ OUTPUT = '[[stations.outputs]]\nkind = "{}"\n'
         ("[[stations]]", '[mqtt]\ncertificate_file = "/a"\nkey_file = "/b"\n[[stations]]', "mqtt.certificate_file:",
          "no TLS"),
         ("[[stations]]", '[local]\nhost = "0.0.0.0"\n[[stations]]', "local.host:", "allow_network"),
+        ('id = "gauge"', 'id = "gauge"\nstandstill = true\ndeadline_ms = 400', "", ""),
         (SOURCE, 'source]\nkind = "rtsp"\n', "source.url:", "rtsp://"),
         (SOURCE, 'source]\nkind = "rtsp"\nurl = "http://user:secret@camera/"\n', "source.url:", "rtsps://"),
         (SOURCE, 'source]\nkind = "v4l2"\npath = "0"\n', "source.path:", "/dev/v4l/by-id"),
@@ -192,3 +193,12 @@ def test_a_station_may_not_stand_twice(tmp_path: Path) -> None:
     with pytest.raises(LinesideError) as caught:
         settings.load(write(tmp_path, GOOD + "\n" + second), environment={})
     assert "stations[1].id: the station 'gauge' stands twice" in caught.value.message
+
+
+def test_a_deadline_that_no_stream_can_keep_is_told(tmp_path: Path) -> None:
+    text = GOOD.replace('id = "gauge"', 'id = "gauge"\nstandstill = true\ndeadline_ms = 400')
+    text = text.replace(SOURCE, 'source]\nkind = "rtsp"\nurl = "rtsp://camera/live"\n')
+    with pytest.raises(LinesideError, match="500 ms after its trigger") as caught:
+        settings.load(write(tmp_path, text), environment={})
+    assert "stations[0].deadline_ms:" in caught.value.message
+    settings.load(write(tmp_path, text.replace("= 400", "= 900")), environment={})
