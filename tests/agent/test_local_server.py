@@ -233,7 +233,9 @@ def test_a_body_that_does_not_come_is_told(local: LocalServer, monkeypatch: pyte
     start = (
         b"POST /v1/things/g HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 5\r\n\r\n"
     )
+    started = time.monotonic()
     assert b" 408 " in talk(local, start + b"{")
+    assert time.monotonic() - started < 3.0
 
 
 def test_idle_connections_make_room_and_busy_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:

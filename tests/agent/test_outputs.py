@@ -53,6 +53,7 @@ class Customer(ThreadingHTTPServer):
         self.answers = list(answers)
         self.requests: list[tuple[dict[str, str], Any]] = []
         self.connections: set[object] = set()
+        self.paths: set[str] = set()
         self.body = b"thanks"
         self.url = f"http://127.0.0.1:{self.server_address[1]}/verdicts"
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
@@ -65,11 +66,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.requests.append((dict(self.headers), body))
+        self.server.paths.add(self.path)
         self.server.connections.add(self.client_address)
         status = self.server.answers.pop(0) if self.server.answers else 200
         self.send_response(status)
-        if status == 302:
-            self.send_header("Location", "http://127.0.0.1:1/stolen")
+        if status == 307:
+            self.send_header("Location", "/stolen")
         self.send_header("Content-Length", str(len(self.server.body)))
         self.end_headers()
         self.wfile.write(self.server.body)
@@ -137,14 +139,15 @@ def test_a_verdict_that_did_not_get_through_is_tried_again_with_the_same_key(
 def test_a_server_that_says_no_is_told_and_every_verdict_counted(
     customer: Customer, post: Callable[..., HttpOutput]
 ) -> None:
-    customer.answers = [400, 302, 500, 404]
+    customer.answers = [400, 307, 500, 404]
     output = post(customer.url)
     output.answer(ok(1))
     until(lambda: output.counts().failed == 1)
     assert "status 500" in output.counts().trouble
     output.answer(ok(2))
     until(lambda: output.counts().failed == 2)
-    assert len(customer.requests) == 4, "an output in trouble gets one attempt a verdict; redirects are not followed"
+    assert len(customer.requests) == 4, "an output in trouble gets one attempt a verdict"
+    assert customer.paths == {"/verdicts"}, "a redirect was followed"
     output.answer(ok(3))
     until(lambda: output.counts().sent == 1)
     assert output.counts().trouble == ""
