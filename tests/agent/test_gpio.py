@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.line import tap
+from agent.line import gpio_output, tap
 from agent.line.gpio_chip import FakeChip, GpiodChip
 from agent.line.gpio_line import GpioLine
 from agent.line.gpio_output import GpioOutput
@@ -185,8 +185,9 @@ def test_the_electrical_sense_and_the_fail_safe_level_are_as_set(
 
 
 def test_a_chip_that_comes_back_is_fail_safe_until_the_next_verdict(
-    chip: FakeChip, drive: Callable[[GpioOutputSettings], GpioOutput]
+    chip: FakeChip, drive: Callable[[GpioOutputSettings], GpioOutput], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(gpio_output, "_TICK_S", 0.005)
     output = drive(WIRE)
     output.set_state(READY)
     told(output, station.trigger(1), Verdict.NG)
