@@ -105,7 +105,10 @@ class GpioOutput:
             self._tell()
 
     def counts(self) -> OutputCounts:
-        """Return what became of the verdicts: failed are pulses that could not begin in time."""
+        """Return how many verdicts were taken in, and how many pulses were not given or levels not set (failed).
+
+        A pulse may fail after its verdict was taken in: it counts as both.
+        """
         with self._changed:
             return OutputCounts(sent=self._sent, dropped=self._dropped, failed=self._failed, trouble=self._trouble)
 

@@ -303,4 +303,5 @@ def test_a_dead_chip_takes_no_time_from_a_verdict(
         told(output, event, Verdict.NG)
     assert time.monotonic() - started < 1.0
     counts = output.counts()
-    assert counts.sent + counts.failed == 1000
+    assert counts.sent + counts.failed >= 1000
+    assert counts.failed > 0, "pulses that nobody gave must be told"
