@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -29,6 +30,9 @@ class Outbox(Protocol):
 class Ledger:
     """One station's records. A sequence that no record stands for is filled with NO_VERDICT.
 
+    A controller that was met behind its last record counts anew without saying so. What follows is another run, with
+    `~1` and so on behind its name: its parts must not be taken for those on record.
+
     The reason tells who was away: `agent_down` for what the line counted before we met it, at the start or after a
     connection was lost; `missed_trigger` for what it counted while we listened.
 
@@ -38,6 +42,8 @@ class Ledger:
     Args:
         missed: makes the record of one missed part from run, sequence and reason.
         unrecorded: makes, of a record that found no room, the one that says so.
+        line_tells_position: `meet` is told the controller's own count, not what a first message lets us think: a
+            message that is sent again looks like a count that went back.
     """
 
     def __init__(
@@ -46,12 +52,16 @@ class Ledger:
         outbox: Outbox,
         missed: Callable[[str, int, Reason], Inspection],
         unrecorded: Callable[[Inspection], Inspection],
+        *,
+        line_tells_position: bool = True,
     ) -> None:
         self._station = station
         self._outbox = outbox
         self._missed = missed
         self._unrecorded = unrecorded
+        self._line_tells_position = line_tells_position
         self._owed: deque[tuple[Inspection, str | None]] = deque()
+        self._again = self._counted_again()
         self._last = self._last_on_record()
         self._met: tuple[str, int] | None = None
         self.missed_count = 0
@@ -61,6 +71,9 @@ class Ledger:
 
         A device that is new to a line has no part of its past to answer for.
         """
+        if self._line_tells_position:
+            self._note_if_back(run, sequence)
+        run = self._name_of(run)
         self._met = (run, sequence)
         if self._last is None:
             self._outbox.meta_set(self._first_met_key, f"{run} {sequence}")
@@ -70,7 +83,7 @@ class Ledger:
 
     def is_repeat(self, run: str, sequence: int) -> bool:
         """Tell whether a trigger has its record already."""
-        return self._last is not None and account.is_repeat(self._last, run, sequence)
+        return self._last is not None and account.is_repeat(self._last, self._name_of(run), sequence)
 
     def write(self, inspection: Inspection, run: str) -> bool:
         """Write one record; False where there is no room: the part must then be diverted.
@@ -78,6 +91,7 @@ class Ledger:
         Args:
             run: of the line's controller; empty where its trigger has no sequence.
         """
+        inspection, run = self._renamed(inspection, run)
         try:
             self._pay()
             self._put(inspection, run)
@@ -137,6 +151,43 @@ class Ledger:
             return Reason.AGENT_DOWN
         met_run, met_at = self._met
         return Reason.MISSED_TRIGGER if met_run == run and sequence > met_at else Reason.AGENT_DOWN
+
+    def _note_if_back(self, run: str, sequence: int) -> None:
+        """Begin another run where the controller stands behind what is on record of this one."""
+        name = self._name_of(run)
+        if self._last is None or self._last[0] != name or sequence >= self._last[1]:
+            return
+        again = self._again[1] + 1 if self._again[0] == run else 1
+        self._outbox.meta_set(self._again_key, f"{run} {again}")
+        self._again = (run, again)
+        log.error(
+            "The line counts from the start again in its run %s: it stands at %d, and part %d is on record. "
+            "Its parts are recorded as run %s. Have the controller name another run at each start.",
+            run,
+            sequence,
+            self._last[1],
+            self._name_of(run),
+            extra={"event": "line.count_went_back"},
+        )
+
+    def _name_of(self, run: str) -> str:
+        """Return how a run is called on record."""
+        return f"{run}~{self._again[1]}" if run and run == self._again[0] else run
+
+    def _renamed(self, inspection: Inspection, run: str) -> tuple[Inspection, str]:
+        name = self._name_of(run)
+        if name == run or inspection.trigger_id != f"{run}-{inspection.trigger_sequence}":
+            return inspection, name
+        return dataclasses.replace(inspection, trigger_id=f"{name}-{inspection.trigger_sequence}"), name
+
+    def _counted_again(self) -> tuple[str, int]:
+        """The run in which the controller counted from the start again, and how often."""
+        run, _, times = (self._outbox.meta_get(self._again_key) or "").rpartition(" ")
+        return (run, int(times)) if run else ("", 0)
+
+    @property
+    def _again_key(self) -> str:
+        return f"line_counts_again.{self._station}"
 
     def _last_on_record(self) -> tuple[str, int] | None:
         """The last trigger with a record, or where this outbox first met the line."""

@@ -110,7 +110,8 @@ class StationWorker:
         self._next_ticket = 0
         self._turn = 0
         self._told: StationState | None = None
-        self._ledger = Ledger(settings.id, outbox, self._missed, records.as_unrecorded)
+        told = settings.line.kind in {"modbus", "simulated"}
+        self._ledger = Ledger(settings.id, outbox, self._missed, records.as_unrecorded, line_tells_position=told)
         self._tell = tell or tell_nobody
         gated = settings.line.kind == "part_gate"
         self._counts = CountWatch(settings.id, outbox, clock, self._record_missing, self._tell) if gated else None
