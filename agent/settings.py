@@ -251,5 +251,5 @@ def _problems_of(settings: Settings) -> list[Problem]:
         found += settings_checks.of_standstill(
             place, station.line, station.views, deadline_ms=station.deadline_ms, standstill=station.standstill
         )
-        found += settings_checks.of_outputs(place, station.outputs)
+        found += settings_checks.of_outputs(place, station.outputs, deadline_ms=station.deadline_ms)
     return found

@@ -74,13 +74,7 @@ def of_fleet_url(url: str) -> list[Problem]:
     parts = _http_url(url)
     if parts and parts[1] in {"", "/"}:
         return []
-    return [
-        Problem(
-            "fleet.url",
-            f"{url!r} is not the address of a fleet.",
-            'Use the form url = "http://server:8080".',
-        )
-    ]
+    return [Problem("fleet.url", f"{url!r} is not the address of a fleet.", 'Use the form url = "http://server:8080".')]
 
 
 def of_tls(ca_file: str | None, certificate_file: str | None, key_file: str | None) -> list[Problem]:
@@ -113,22 +107,10 @@ def of_views(place: str, views: tuple[View, ...]) -> list[Problem]:
     for number, view in enumerate(views):
         key = f"{place}.views[{number}]"
         if names.index(view.id) != number:
-            found.append(
-                Problem(
-                    f"{key}.id",
-                    f"the view {view.id!r} stands twice.",
-                    "Give each view its own id.",
-                )
-            )
+            found.append(Problem(f"{key}.id", f"the view {view.id!r} stands twice.", "Give each view its own id."))
         found += _of_source(f"{key}.source", view.source)
         if (view.vitals.width_px is None) != (view.vitals.height_px is None):
-            found.append(
-                Problem(
-                    f"{key}.vitals",
-                    "width_px and height_px belong together.",
-                    "Give both or none.",
-                )
-            )
+            found.append(Problem(f"{key}.vitals", "width_px and height_px belong together.", "Give both or none."))
     return found
 
 
@@ -161,13 +143,10 @@ def of_line(place: str, line: LineSettings, views: tuple[View, ...], *, local_en
     if line.mqtt is not None:
         found += _of_mqtt(f"{key}.mqtt", line.mqtt)
         if line.kind == "mqtt" and line.mqtt.verdict_topic is None:
-            found.append(
-                Problem(
-                    f"{key}.mqtt.verdict_topic",
-                    "verdicts have no topic.",
-                    'Add verdict_topic = "...".',
-                )
-            )
+            found.append(Problem(f"{key}.mqtt.verdict_topic", "verdicts have no topic.", 'Add verdict_topic = "...".'))
+        elif line.mqtt.verdict_topic == line.mqtt.topic:
+            sentence = "verdicts would come back as triggers."
+            found.append(Problem(f"{key}.mqtt.verdict_topic", sentence, "Use another topic than that of the triggers."))
     if line.part_gate is not None:
         found += _of_part_gate(f"{key}.part_gate", line.part_gate, views)
     return found
@@ -191,7 +170,7 @@ def of_standstill(
     ]
 
 
-def of_outputs(place: str, outputs: tuple[OutputSettings, ...]) -> list[Problem]:
+def of_outputs(place: str, outputs: tuple[OutputSettings, ...], *, deadline_ms: float) -> list[Problem]:
     """Check who else is told the verdicts of one station."""
     found: list[Problem] = []
     for number, output in enumerate(outputs):
@@ -202,24 +181,23 @@ def of_outputs(place: str, outputs: tuple[OutputSettings, ...]) -> list[Problem]
             )
         if output.http is not None:
             if _http_url(output.http.url) is None:
-                found.append(
-                    Problem(
-                        f"{key}.http.url",
-                        f"{output.http.url!r} is no http address.",
-                        'Use the form url = "http://server/path".',
-                    )
-                )
+                # Not shown: a password may stand in it.
+                sentence = "this is no http address, or has a query."
+                found.append(Problem(f"{key}.http.url", sentence, 'Use the form url = "http://server/path".'))
             found += _of_file(f"{key}.http.credentials_file", output.http.credentials_file)
         if output.mqtt is not None:
             found += _of_mqtt(f"{key}.mqtt", output.mqtt)
         if output.gpio is not None:
-            found += _of_gpio_output(f"{key}.gpio", output.gpio)
+            found += _of_gpio_output(f"{key}.gpio", output.gpio, deadline_ms)
     return found
 
 
-def _of_gpio_output(key: str, gpio: GpioOutputSettings) -> list[Problem]:
+def _of_gpio_output(key: str, gpio: GpioOutputSettings, deadline_ms: float) -> list[Problem]:
     if gpio.action == "level" and gpio.delay_ms:
         return [Problem(f"{key}.delay_ms", "only a pulse has a delay.", 'Use action = "pulse".')]
+    if 0 < gpio.delay_ms <= deadline_ms:
+        sentence = f"a verdict may come {deadline_ms:g} ms after the trigger, when the pulse has begun."
+        return [Problem(f"{key}.delay_ms", sentence, "Use a shorter deadline_ms, or an ejector further down the belt.")]
     if Route.DIVERT.value not in gpio.routes and Route.ACCEPT.value not in gpio.routes:
         return [
             Problem(
@@ -234,16 +212,16 @@ def _of_gpio_output(key: str, gpio: GpioOutputSettings) -> list[Problem]:
 def _of_source(key: str, source: SourceSettings) -> list[Problem]:
     wanted = _PLACE_OF_SOURCE[source.kind]
     place: str | None = getattr(source, wanted)
+    for other in _EXAMPLES:
+        if other != wanted and getattr(source, other) is not None:
+            sentence = f"this key has no meaning for a source of kind {source.kind}."
+            return [Problem(f"{key}.{other}", sentence, f"Remove it, and say {wanted} = ... instead.")]
     if wanted == "address":
         return _of_address(f"{key}.address", source.address)
     found = _of_file(f"{key}.credentials_file", source.credentials_file)
     if place is None:
         found.append(
-            Problem(
-                f"{key}.{wanted}",
-                f"a source of kind {source.kind} needs it.",
-                f"Add {_EXAMPLES[wanted]}.",
-            )
+            Problem(f"{key}.{wanted}", f"a source of kind {source.kind} needs it.", f"Add {_EXAMPLES[wanted]}.")
         )
     elif source.kind == "rtsp":
         found += _of_rtsp_url(f"{key}.url", place)
@@ -271,13 +249,7 @@ def _of_rtsp_url(key: str, url: str) -> list[Problem]:
     return (
         []
         if is_right
-        else [
-            Problem(
-                key,
-                "this is no rtsp:// or rtsps:// address.",
-                f"Use the form {_EXAMPLES['url']}.",
-            )
-        ]
+        else [Problem(key, "this is no rtsp:// or rtsps:// address.", f"Use the form {_EXAMPLES['url']}.")]
     )
 
 
@@ -288,11 +260,7 @@ def _of_line_tables(key: str, line: LineSettings) -> list[Problem]:
         if table == "counter":
             if given and line.kind != "part_gate":
                 found.append(
-                    Problem(
-                        f"{key}.counter",
-                        f"a line of kind {line.kind} counts by itself.",
-                        "Remove the table.",
-                    )
+                    Problem(f"{key}.counter", f"a line of kind {line.kind} counts by itself.", "Remove the table.")
                 )
         else:
             found += _belongs(key, table, given=given, wanted=line.kind == table, kind=line.kind)
@@ -312,9 +280,7 @@ def _belongs(key: str, table: str, *, given: bool, wanted: bool, kind: str) -> l
         ]
     return [
         Problem(
-            f"{key}.{table}",
-            f"this table has no meaning for the kind {kind}.",
-            f'Remove it, or use kind = "{table}".',
+            f"{key}.{table}", f"this table has no meaning for the kind {kind}.", f'Remove it, or use kind = "{table}".'
         )
     ]
 
@@ -328,28 +294,14 @@ def _of_part_gate(key: str, gate: PartGateSettings, views: tuple[View, ...]) -> 
     found: list[Problem] = []
     names = [view.id for view in views]
     if gate.view not in names:
-        found.append(
-            Problem(
-                f"{key}.view",
-                f"the station has no view {gate.view!r}.",
-                f"It has {', '.join(names)}.",
-            )
-        )
+        found.append(Problem(f"{key}.view", f"the station has no view {gate.view!r}.", f"It has {', '.join(names)}."))
     if not 0.0 <= gate.band[0] < gate.band[1] <= 1.0:
         found.append(
-            Problem(
-                f"{key}.band",
-                f"{list(gate.band)} is no band.",
-                "Give two shares from 0 to 1, the smaller first.",
-            )
+            Problem(f"{key}.band", f"{list(gate.band)} is no band.", "Give two shares from 0 to 1, the smaller first.")
         )
     if gate.off_share > gate.on_share:
         found.append(
-            Problem(
-                f"{key}.off_share",
-                "a part would end before it begins.",
-                "Use off_share of at most on_share.",
-            )
+            Problem(f"{key}.off_share", "a part would end before it begins.", "Use off_share of at most on_share.")
         )
     return found
 

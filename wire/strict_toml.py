@@ -79,6 +79,8 @@ class Document:
 
     def _explain(self, text: str, kind: type) -> LinesideError:
         sentence, _, place = text.partition(" - at `")
+        wrong_key = place.startswith("key` in `")
+        place = place.removeprefix("key` in `")
         key = place.rstrip("`").removeprefix("$").removeprefix(".")
         missing = re.fullmatch(r"Object missing required field `([^`]+)`", sentence)
         if missing:
@@ -87,6 +89,8 @@ class Document:
         code = "config.wrong_type" if re.match(r"Expected `[a-z |]+`, got", sentence) else "config.invalid_value"
         sentence = f"{sentence[0].lower()}{sentence[1:]}."
         allowed = _allowed(inspect.type_info(kind), _STEP.findall(key))
+        if wrong_key:
+            return self.error(code, key, f"one of its keys is wrong: {sentence}", "Correct the key.")
         wrong = re.fullmatch(r"invalid enum value '(.*)'\.", sentence)
         if wrong and isinstance(allowed, tuple):
             near = difflib.get_close_matches(wrong[1], allowed, n=1, cutoff=0.5)

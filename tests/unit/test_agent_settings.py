@@ -140,6 +140,16 @@ OUTPUT = '[[stations.outputs]]\nkind = "{}"\n'
          'routes = ["reject"]\n[[stations.views]]', "stations[0].outputs[0].gpio.routes:", 'Add "divert"'),
         ("[[stations.views]]", OUTPUT.format("gpio") + '[stations.outputs.gpio]\nchip = "c"\nline = 1\n'
          "delay_ms = 5\n[[stations.views]]", "stations[0].outputs[0].gpio.delay_ms:", "only a pulse"),
+        ("[[stations.views]]", OUTPUT.format("gpio") + '[stations.outputs.gpio]\nchip = "c"\nline = 1\n'
+         'action = "pulse"\ndelay_ms = 500\n[[stations.views]]', "stations[0].outputs[0].gpio.delay_ms:",
+         "may come 500 ms after the trigger"),
+        ("[[stations.views]]", OUTPUT.format("http")
+         + '[stations.outputs.http]\nurl = "http://mes/?token=secret"\n[[stations.views]]',
+         "stations[0].outputs[0].http.url:", "has a query"),
+        (SOURCE, 'source]\nkind = "rtsp"\nurl = "rtsp://c/"\npath = "/dev/video0"\n', "source.path:",
+         "no meaning for a source of kind rtsp"),
+        (LINE, 'kind = "mqtt"\n[stations.line.mqtt]\naddress = "a:1"\ntopic = "t"\nverdict_topic = "t"\n\n[[',
+         "stations[0].line.mqtt.verdict_topic:", "come back as triggers"),
     ],
 )  # fmt: skip
 def test_keys_that_need_or_exclude_each_other_are_told(
@@ -156,6 +166,13 @@ def test_keys_that_need_or_exclude_each_other_are_told(
     assert place in caught.value.message
     assert words in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_a_wrong_name_of_a_threshold_is_found_on_its_line(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD + '\n[stations.views.parameters]\n"Scratch NG" = 0.5\n')
+    with pytest.raises(LinesideError) as caught:
+        settings.load(path, environment={})
+    assert f":{GOOD.count(chr(10)) + 2}: stations[0].views[0].parameters: one of its keys" in caught.value.message
 
 
 def test_http_triggers_need_the_local_address(tmp_path: Path) -> None:
