@@ -25,6 +25,11 @@ class Packet:
         """The upper half of its first byte."""
         return self.data[0] & 0xF0
 
+    @property
+    def packet_id(self) -> int:
+        """Of a PUBLISH that wants to be acknowledged; 0 of any other packet."""
+        return self.message()[1] if self.kind == PUBLISH else 0
+
     def message(self) -> tuple[str, int, bytes]:
         """Return topic, packet id (0 for QoS 0) and payload of a PUBLISH."""
         (length,) = struct.unpack_from(">H", self.data, self.body_at)
