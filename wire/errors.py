@@ -109,6 +109,9 @@ REGISTER: Final[dict[str, ErrorCode]] = {
     "deployment.attempts_exhausted": ErrorCode(
         title="Too many attempts without success", exit_status=6, http_status=422
     ),
+    "deployment.hold_expired": ErrorCode(
+        title="What the deployment waited for did not come in time", exit_status=5, http_status=409
+    ),
     "deployment.illegal_transition": ErrorCode(title="A deployment cannot go that way", exit_status=9, http_status=409),
     "recipe.refused": ErrorCode(title="The station does not take the recipe", exit_status=5, http_status=409),
     "resource.not_found": ErrorCode(title="There is no such thing", exit_status=7, http_status=404),

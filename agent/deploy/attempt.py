@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from wire.deployment import DeploymentReport, DeploymentState
+from wire.deployment import ENDS, DeploymentReport, DeploymentState, Hold, HoldReason
 from wire.ids import Count, Digest, Name, Uuid
 from wire.inspection import Utc
 
@@ -25,7 +25,8 @@ _BAD_ENDS: Final = frozenset(
 class FaultKind(enum.StrEnum):
     """What follows from a fault."""
 
-    PASSING = "passing"  # worth trying again, a bounded number of times
+    AWAY = "away"  # nobody answers: waited for, not counted, until the attempt's time is over
+    PASSING = "passing"  # an answer that is of no use: worth trying again, a bounded number of times
     FAILURE = "failure"  # this attempt is over; another deployment of the same version may fare better
     REFUSAL = "refusal"  # this version must not run here
 
@@ -44,12 +45,17 @@ class Attempt:
     """Where a deployment stands on this device.
 
     Args:
-        tries: how often the current state's step was begun (while downloading: how often it failed in a row).
+        tries: how often the current state's step was begun (while downloading: how many answers in a row were of no
+            use).
         mismatches: how often downloaded bytes differed from their digest.
         former: the version to go back to, set on entering `activating`; None where there was none.
-        sequence: of the report made on entering `state`; 0 before the first one.
-        at, inferring: the time and the session's digest when `state` was entered, so that the same report can be made
-            again after a kill.
+        hold: what it waits for now.
+        spent_s: for how long it has been under way, holds aside. Counted while the agent runs, by the monotonic clock:
+            a device that was switched off, or whose clock was set, has lost none of its time.
+        held_s: for how long it was held in all, by reason; counted likewise.
+        sequence: of the report made when `state` was entered or `hold` changed; 0 before the first one.
+        at, inferring: the time and the session's digest at that moment, so that the same report can be made again after
+            a kill.
     """
 
     deployment_id: Uuid
@@ -61,13 +67,16 @@ class Attempt:
     mismatches: Count = 0
     former: Digest | None = None
     fault: Fault | None = None
+    hold: Hold | None = None
+    spent_s: float = 0.0
+    held_s: dict[HoldReason, float] = field(default_factory=dict)
     sequence: Count = 0
     at: Utc
     inferring: Digest | None = None
 
     @property
     def report(self) -> DeploymentReport | None:
-        """The report of the state it is in; None before the first."""
+        """The report of the state it is in and of what it waits for; None before the first."""
         if self.sequence == 0 or self.state is DeploymentState.QUEUED:
             return None
         fault = self.fault if self.state in _BAD_ENDS else None
@@ -80,8 +89,18 @@ class Attempt:
             at=self.at,
             code=fault.code if fault else "",
             reason=fault.reason[:MAX_REASON] if fault else "",
+            hold=self.hold,
             inferring_digest=self.inferring,
         )
+
+    def aged(self, seconds: float) -> Attempt:
+        """Return it so much later: the time counts for the hold it is in, else for the attempt itself."""
+        if self.state in ENDS:
+            return self
+        if self.hold is None:
+            return replace(self, spent_s=self.spent_s + seconds)
+        held_s = self.held_s | {self.hold.reason: self.held_s.get(self.hold.reason, 0.0) + seconds}
+        return replace(self, held_s=held_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,12 +10,14 @@ from typing import Final
 from agent.deploy import plan
 from agent.deploy.journal import Journal
 from agent.deploy.store import Store
-from wire import package
+from wire import deployment, package
 from wire.deployment import DeploymentState as S
 from wire.errors import LinesideError
 
 log = logging.getLogger(__name__)
 
+# What a start costs of an attempt's time, so that one whose agent is killed again and again ends as well.
+BOOT_COSTS_S: Final = 60.0
 GOOD_ENDS: Final = (S.SUCCEEDED, S.ALREADY_INSTALLED)
 
 
@@ -24,12 +26,15 @@ def recover(store: Store, journal: Journal) -> None:
 
     Leftovers of interrupted writes go; a lost record of what is installed is made anew from the journal. A version
     found current in an attempt that never ended well counts one more try: after the last one the former version
-    becomes current again before anything is loaded, so that a version that ends the agent cannot do so for ever.
+    becomes current again before anything is loaded, so that a version that ends the agent cannot do so for ever. Any
+    other attempt pays for the start with some of its time.
     """
     store.sweep()
     for model in journal.models():
         attempt = journal.of(model).attempt
         installed = store.installed(model)
+        if attempt is not None and attempt.state not in (S.ACTIVATING, *deployment.ENDS):
+            journal.write(attempt.aged(BOOT_COSTS_S))
         if attempt is None or attempt.state is not S.ACTIVATING:
             good = _last_good(journal, model)
             if installed.current is None and good is not None:

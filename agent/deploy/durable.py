@@ -30,7 +30,7 @@ class Disk:
     """
 
     def __init__(self, before: Callable[[str], None] = _nothing) -> None:
-        self._before = before
+        self.before = before
 
     def write(self, path: Path, data: bytes) -> None:
         """Replace a file's content: after a power cut it holds all of the old or all of the new bytes.
@@ -41,12 +41,12 @@ class Disk:
         temporary = path.with_name(f"{TEMPORARY}{path.name}")
         try:
             self._make_folder(path.parent)
-            self._before(f"write {path.name}")
+            self.before(f"write {path.name}")
             with temporary.open("wb") as stream:
-                self._before(f"fill {path.name}")
+                self.before(f"fill {path.name}")
                 stream.write(data)
                 stream.flush()
-                self._before(f"sync {path.name}")
+                self.before(f"sync {path.name}")
                 os.fsync(stream.fileno())
         except OSError as error:
             raise failure(path, error) from error
@@ -55,7 +55,7 @@ class Disk:
     def settle(self, temporary: Path, path: Path) -> None:
         """Give a file that someone else has written its final name, its bytes made durable first."""
         try:
-            self._before(f"sync {path.name}")
+            self.before(f"sync {path.name}")
             with temporary.open("rb") as stream:
                 os.fsync(stream.fileno())
             self._make_folder(path.parent)
@@ -66,7 +66,7 @@ class Disk:
     def rename(self, source: Path, target: Path) -> None:
         """Rename a file or folder and make the new name durable."""
         try:
-            self._before(f"rename {target.name}")
+            self.before(f"rename {target.name}")
             source.replace(target)
             self.sync_folder(target.parent)
         except OSError as error:
@@ -75,7 +75,7 @@ class Disk:
     def link(self, source: Path, target: Path) -> None:
         """Give a file a second name, or copy it where the file system cannot link."""
         try:
-            self._before(f"link {target.name}")
+            self.before(f"link {target.name}")
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 os.link(source, target)
@@ -94,13 +94,13 @@ class Disk:
         A folder is renamed first, so that no half of it is ever taken for a whole one.
         """
         try:
-            self._before(f"remove {path.name}")
+            self.before(f"remove {path.name}")
             if path.is_dir() and not path.is_symlink():
                 doomed = path if path.name.startswith(TEMPORARY) else path.with_name(f"{TEMPORARY}{path.name}.old")
                 if doomed != path:
                     shutil.rmtree(doomed, ignore_errors=True)
                     path.replace(doomed)
-                    self._before(f"empty {path.name}")
+                    self.before(f"empty {path.name}")
                 shutil.rmtree(doomed)
             else:
                 path.unlink(missing_ok=True)
@@ -114,7 +114,7 @@ class Disk:
 
     def sync_folder(self, folder: Path) -> None:
         """Make the names in a folder durable."""
-        self._before(f"sync folder {folder.name}")
+        self.before(f"sync folder {folder.name}")
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)

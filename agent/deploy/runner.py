@@ -5,17 +5,21 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, assert_never
 
 from agent.clock import Clock
-from agent.deploy import boot, download, faults, plan, selftest, verify
+from agent.deploy import boot, download, faults, kept, plan, selftest, verify
 from agent.deploy.attempt import Attempt, Fault, FaultKind
 from agent.deploy.compatibility import DeviceFacts
 from agent.deploy.journal import Journal
+from agent.deploy.logbook import Logbook
+from agent.deploy.pauses import Pauses
+from agent.deploy.room import Room
 from agent.deploy.store import Store
+from agent.uplink.fleet_api import ApiError
 from wire import deployment, desired, package
-from wire.deployment import DeploymentReport
+from wire.deployment import DeploymentReport, HoldReason
 from wire.deployment import DeploymentState as S
 from wire.errors import LinesideError
 
@@ -38,14 +42,28 @@ class Activator(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerOptions:
-    """Pauses between two tries of a download: a random share of `pause_s`, doubled each time up to `pause_max_s`."""
+    """The runner's times and limits.
 
-    pause_s: float = 1.0
+    Args:
+        pause_s: upper end of the pause after a try that failed; doubled with each up to `pause_max_s`.
+        slice_s: a download is interrupted after so long, to see whether it is still wanted; it goes on where it was.
+        keep_free_bytes: of the disk, that stay free beside what is downloaded.
+        limits: after which a deployment is given up.
+    """
+
+    pause_s: float = 4.0
     pause_max_s: float = 300.0
+    slice_s: float = 20.0
+    keep_free_bytes: int = 128 * 1024 * 1024
+    limits: plan.Limits = field(default_factory=plan.Limits)
 
 
 def _always() -> bool:
     return True
+
+
+def _nothing() -> HoldReason | None:
+    return None
 
 
 class Runner:
@@ -56,6 +74,7 @@ class Runner:
         reports: takes each report for good (the outbox); raising makes the runner offer it again at the next step.
         device: what versions are checked against.
         tester: runs the self-test of a package; None where it was cut short.
+        not_now: why no version may be swapped on this line at this moment, None where one may.
     """
 
     def __init__(
@@ -70,20 +89,22 @@ class Runner:
         tester: Tester,
         options: RunnerOptions | None = None,
         rng: random.Random | None = None,
+        not_now: Callable[[], HoldReason | None] = _nothing,
     ) -> None:
         self._store = store
         self._journal = journal
         self._api = api
         self._activator = activator
-        self._reports = reports
         self._clock = clock
         self._device = device
         self._tester = tester
+        self._not_now = not_now
         self._options = options or RunnerOptions()
-        self._rng = rng or random.SystemRandom()
-        self._reported: dict[str, tuple[str, int]] = {}
-        self._not_before_ns: dict[str, int] = {}
+        self._logbook = Logbook(journal, reports, clock, activator.inferring)
+        self._pauses = Pauses(self._options.pause_s, self._options.pause_max_s, clock, rng or random.SystemRandom())
+        self._room = Room(store, clock, self._options.keep_free_bytes)
         self._may_hold_unneeded = True
+        self._wanted: dict[str, str] = {}
 
     # At boot
 
@@ -103,6 +124,17 @@ class Runner:
         """Return the deployment that brought a version here, None where it is not remembered. Any thread may ask."""
         return boot.deployment_of(self._journal, model, digest)
 
+    def under_way(self) -> tuple[Attempt, ...]:
+        """Return the attempts that are wanted and have not ended. Any thread may ask."""
+        latest = (self._journal.of(model).attempt for model in self._journal.models())
+        return tuple(
+            attempt
+            for attempt in latest
+            if attempt is not None
+            and attempt.state not in deployment.ENDS
+            and self._wanted.get(attempt.model) == attempt.deployment_id
+        )
+
     # Step by step
 
     def step(self, wanted: desired.Desired | None, go_on: Callable[[], bool] = _always) -> bool:
@@ -120,8 +152,10 @@ class Runner:
                 `reports` raises; calling again later goes on where it stopped.
         """
         models = {entry.model: entry for entry in wanted.models} if wanted is not None else self._being_activated()
+        self._wanted = {entry.model: entry.deployment_id for entry in models.values()}
         for model in sorted({*models, *self._journal.models()}):
-            self._report(model)
+            self._logbook.report(model)
+            self._logbook.count_time(model)
             installed = self._store.installed(model)
             step = plan.plan(installed, models.get(model), self._facts(model, models, collects=wanted is not None))
             if step is not None:
@@ -145,38 +179,39 @@ class Runner:
 
     def _facts(self, model: str, models: dict[str, desired.DesiredModel], *, collects: bool) -> plan.Facts:
         remembered = self._journal.of(model)
-        attempt = remembered.attempt
+        attempt = self._logbook.latest(model)
         entry = models.get(model)
-        is_idle = attempt is None or attempt.state in deployment.ENDS
+        no_room = entry is not None and self._no_room(attempt, entry)
+        may_collect = no_room or attempt is None or attempt.state in deployment.ENDS
         return plan.Facts(
+            now=self._clock.now_utc(),
             attempt=attempt,
             ended_before=entry is not None and remembered.has_ended(entry.deployment_id),
             inferring=self._activator.inferring(model),
-            waiting=self._clock.monotonic_ns() < self._not_before_ns.get(model, 0),
-            unneeded=self._unneeded(models) if collects and is_idle else (),
+            waiting=self._pauses.lasts(model),
+            unneeded=self._unneeded(models) if collects and may_collect else (),
+            no_room=no_room,
+            not_now=self._not_now() if attempt is not None and attempt.state is S.STAGED else None,
+            limits=self._options.limits,
         )
+
+    def _no_room(self, attempt: Attempt | None, entry: desired.DesiredModel) -> bool:
+        """Tell whether a download is next, and there is no room for it."""
+        if attempt is None or attempt.deployment_id != entry.deployment_id:
+            return self._room.lacks(entry.active, is_held=False)
+        if attempt.state not in (S.QUEUED, S.DOWNLOADING):
+            return False
+        return self._room.lacks(entry.active, is_held=attempt.hold is not None)
 
     def _unneeded(self, models: dict[str, desired.DesiredModel]) -> tuple[str, ...]:
         """Look for what nothing refers to, once after each end; looking again and again would cost."""
-        found = self._store.unneeded(self._kept(models)) if self._may_hold_unneeded else ()
+        found = (
+            self._store.unneeded(kept.kept(self._store, self._journal, self._activator.inferring, models))
+            if self._may_hold_unneeded
+            else ()
+        )
         self._may_hold_unneeded = bool(found)
         return found
-
-    def _kept(self, models: dict[str, desired.DesiredModel]) -> set[str]:
-        """Return the versions that must stay: those installed, those inferred with, those on their way."""
-        kept: list[str | None] = []
-        for model in {*self._store.models(), *self._journal.models(), *models}:
-            installed = self._store.installed(model)
-            kept.extend((installed.current, installed.previous, self._activator.inferring(model)))
-            remembered = self._journal.of(model)
-            attempt = remembered.attempt
-            if attempt is not None and attempt.state not in deployment.ENDS:
-                kept.extend((attempt.digest, attempt.former))
-            entry = models.get(model)
-            if entry is not None and not remembered.has_ended(entry.deployment_id):
-                is_latest = attempt is not None and attempt.deployment_id == entry.deployment_id
-                kept.append(None if is_latest else entry.active)
-        return {digest for digest in kept if digest is not None}
 
     def _execute(
         self, step: plan.Step, model: str, entry: desired.DesiredModel | None, go_on: Callable[[], bool]
@@ -187,8 +222,10 @@ class Runner:
             return
         attempt = self._attempt_for(model, entry)
         match step:
+            case plan.Hold():
+                self._hold(attempt, step)
             case plan.Download():
-                self._download(attempt)
+                self._download(attempt, go_on)
             case plan.Verify():
                 self._verify(attempt)
             case plan.SelfTest():
@@ -219,7 +256,7 @@ class Runner:
             return latest
         if entry is None:
             raise LinesideError("internal.unexpected", f"A step for {model}, which nobody asked for.")
-        self._not_before_ns.pop(model, None)
+        self._pauses.end(model)
         self._may_hold_unneeded = True
         return Attempt(
             deployment_id=entry.deployment_id,
@@ -232,28 +269,54 @@ class Runner:
 
     # The steps
 
-    def _download(self, attempt: Attempt) -> None:
+    def _hold(self, attempt: Attempt, step: plan.Hold) -> None:
+        if attempt.state is S.QUEUED:  # which is the fleet's word; what is held here has been begun
+            attempt = self._enter(attempt, S.DOWNLOADING)
+        self._logbook.hold(attempt, deployment.Hold(reason=step.reason, deadline=step.deadline))
+
+    def _download(self, attempt: Attempt, go_on: Callable[[], bool]) -> None:
         if attempt.state is S.QUEUED:
             attempt = self._enter(attempt, S.DOWNLOADING)
+        elif attempt.hold is not None:
+            attempt = self._logbook.hold(attempt, None)
+        until_ns = self._clock.monotonic_ns() + int(self._options.slice_s * 1e9)
+        before = self._store.incoming_bytes()
         try:
-            complete = download.fetch_next(self._store, self._api, attempt.digest)
-        except LinesideError as error:
-            fault = faults.fault_from(error, FaultKind.PASSING)
-            mismatched = error.code == "deployment.digest_mismatch"
-            attempt = replace(
-                attempt, tries=attempt.tries + 1, mismatches=attempt.mismatches + int(mismatched), fault=fault
+            complete = download.fetch_next(
+                self._store, self._api, attempt.digest, lambda: go_on() and self._clock.monotonic_ns() < until_ns
             )
-            self._journal.write(attempt)
-            self._pause(attempt)
-            log.warning("%s: %s", attempt.model, error, extra={"event": "download.failed"})
+        except LinesideError as error:
+            self._note_failed_download(attempt, error, gained=self._store.incoming_bytes() > before)
             return
+        self._pauses.reset(attempt.model)
         if complete:
             self._enter(replace(attempt, fault=None), S.VERIFYING)
         elif attempt.fault is not None:
-            self._journal.write(replace(attempt, tries=0, fault=None))
+            self._logbook.keep(replace(attempt, tries=0, fault=None))
+
+    def _note_failed_download(self, attempt: Attempt, error: LinesideError, *, gained: bool) -> None:
+        """Journal why a try failed. One that brought bytes, or met nobody, is not counted."""
+        if error.code == "storage.full":  # then `plan` makes it a hold
+            self._room.note_refusal()
+            return
+        fault = faults.fault_of_download(error)
+        if fault.kind is not FaultKind.AWAY or attempt.fault is None or attempt.fault.code != fault.code:
+            log.warning("%s: %s", attempt.model, error, extra={"event": "download.failed"})
+        counts = fault.kind is not FaultKind.AWAY
+        self._logbook.keep(
+            replace(
+                attempt,
+                tries=(0 if gained else attempt.tries) + int(counts),
+                mismatches=attempt.mismatches + int(error.code == "deployment.digest_mismatch"),
+                fault=fault,
+            )
+        )
+        if gained:
+            self._pauses.reset(attempt.model)
+        self._pauses.begin(attempt.model, error.retry_after_s if isinstance(error, ApiError) else 0.0)
 
     def _verify(self, attempt: Attempt) -> None:
-        attempt = self._begin(attempt)
+        attempt = self._logbook.begin(attempt)
         try:
             verify.verify(self._store, attempt, self._device)
         except LinesideError as error:
@@ -261,19 +324,19 @@ class Runner:
                 fault = faults.fault_from(error, FaultKind.PASSING)
                 self._enter(replace(attempt, mismatches=attempt.mismatches + 1, fault=fault), S.DOWNLOADING)
             else:
-                self._journal.write(replace(attempt, fault=faults.fault_from(error, FaultKind.FAILURE)))
+                self._logbook.keep(replace(attempt, fault=faults.fault_from(error, FaultKind.FAILURE)))
             return
         self._enter(attempt, S.SELF_TESTING)
 
     def _self_test(self, attempt: Attempt, go_on: Callable[[], bool]) -> None:
-        begun = self._begin(attempt)
+        begun = self._logbook.begin(attempt)
         try:
             result = self._tester(self._store.package(attempt.digest), go_on)
         except LinesideError as error:
-            self._journal.write(replace(begun, fault=faults.fault_from(error, FaultKind.FAILURE)))
+            self._logbook.keep(replace(begun, fault=faults.fault_from(error, FaultKind.FAILURE)))
             return
         if result is None:
-            self._journal.write(attempt)  # cut short by us: not the version's fault
+            self._logbook.keep(attempt)  # cut short by us: not the version's fault
         elif result.ok:
             log.info(
                 "%s %s: self-test passed, p95 %.1f ms, %.0f MB.",
@@ -286,23 +349,23 @@ class Runner:
             self._enter(begun, S.STAGED)
         else:
             fault = faults.fault_of(result.code, result.reason, FaultKind.FAILURE)
-            self._journal.write(replace(begun, fault=fault))
+            self._logbook.keep(replace(begun, fault=fault))
 
     def _activate(self, attempt: Attempt, step: plan.Activate) -> None:
         if attempt.state is not S.ACTIVATING:
             attempt = self._enter(replace(attempt, former=step.former), S.ACTIVATING, tries=1)
         else:
-            attempt = self._begin(attempt)
+            attempt = self._logbook.begin(attempt)
         try:
             active = self._activator.activate(self._store.package(attempt.digest))
             if active != attempt.digest:
                 raise LinesideError("deployment.activation_failed", f"The session holds {active[:12]} instead.")  # noqa: TRY301
         except LinesideError as error:
             fault = Fault(kind=FaultKind.FAILURE, code="deployment.activation_failed", reason=str(error))
-            self._journal.write(replace(attempt, fault=fault))
+            self._logbook.keep(replace(attempt, fault=fault))
 
     def _revert(self, attempt: Attempt, step: plan.Revert) -> None:
-        attempt = self._begin(self._faulty(attempt, FaultKind.FAILURE, step.code, step.reason))
+        attempt = self._logbook.begin(self._faulty(attempt, FaultKind.FAILURE, step.code, step.reason))
         self._store.restore(attempt.model, step.former)
         try:
             if self._activator.inferring(attempt.model) != step.former:
@@ -316,52 +379,11 @@ class Runner:
         if self._activator.inferring(attempt.model) == step.former:
             self._enter(attempt, S.FAILED_REVERTED)
 
-    # Journal and reports
-
-    def _begin(self, attempt: Attempt) -> Attempt:
-        """Journal that the state's step is begun once more."""
-        attempt = replace(attempt, tries=attempt.tries + 1)
-        self._journal.write(attempt)
-        return attempt
-
     def _enter(self, attempt: Attempt, state: S, tries: int = 0) -> Attempt:
         """Journal a new state, then report it."""
-        if state not in deployment.TRANSITIONS[attempt.state]:
-            raise LinesideError(
-                "deployment.illegal_transition", f"{attempt.model}: from {attempt.state} to {state} there is no way."
-            )
-        attempt = replace(
-            attempt,
-            state=state,
-            tries=tries,
-            sequence=attempt.sequence + 1,
-            at=self._clock.now_utc(),
-            inferring=self._activator.inferring(attempt.model),
-        )
-        self._journal.write(attempt)
         if state in deployment.ENDS:
             self._may_hold_unneeded = True
-        log.info("%s %s: %s.", attempt.model, attempt.digest[:12], state, extra={"event": "deployment.moved"})
-        self._report(attempt.model)
-        return attempt
-
-    def _report(self, model: str) -> None:
-        """Hand over the report of the journal's latest state, unless that was done since boot.
-
-        After a boot it is made again, the same in every byte; the fleet takes an equal sequence for a duplicate.
-        """
-        attempt = self._journal.of(model).attempt
-        if attempt is None or attempt.report is None:
-            return
-        key = (attempt.deployment_id, attempt.sequence)
-        if self._reported.get(model) != key:
-            self._reports(attempt.report)
-            self._reported[model] = key
+        return self._logbook.enter(attempt, state, tries)
 
     def _faulty(self, attempt: Attempt, kind: FaultKind, code: str, reason: str) -> Attempt:
         return replace(attempt, fault=Fault(kind=kind, code=code, reason=reason))
-
-    def _pause(self, attempt: Attempt) -> None:
-        longest_s = min(self._options.pause_max_s, self._options.pause_s * 2.0 ** min(attempt.tries - 1, 30))
-        pause_ns = int(self._rng.uniform(0.0, longest_s) * 1e9)
-        self._not_before_ns[attempt.model] = self._clock.monotonic_ns() + pause_ns

@@ -3,7 +3,7 @@
 Layout under the root:
     blobs/<aa>/<digest>         what was downloaded; the index of a version lies under the version's own digest
     packages/<digest>/          a version's files, hard links to blobs
-    incoming/                   downloads that are not finished
+    incoming/<digest>.part      downloads that are not finished
     models/<model>.json         `current` and `previous`
 """
 
@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.deploy.durable import TEMPORARY, Disk, failure
+from agent.deploy.part import SUFFIX, Part
 from agent.deploy.plan import Installed
 from wire import codec, ids, package
 from wire.errors import LinesideError
@@ -46,11 +48,14 @@ class Store:
                 raise failure(folder, error) from error
 
     def sweep(self) -> None:
-        """Remove what an interrupted write or download left behind; call it once, at start."""
+        """Remove what an interrupted write left behind, and what is in doubt of a download; call it once, at start."""
         for folder in (self._packages, self._models):
             self._disk.sweep(folder)
         for leftover in sorted(self._incoming.iterdir()):
-            self._disk.remove(leftover)
+            if leftover.suffix == SUFFIX and ids.is_digest(leftover.stem):
+                Part(leftover, self._disk).trim()
+            else:
+                self._disk.remove(leftover)
 
     # Which version runs
 
@@ -89,12 +94,37 @@ class Store:
         return self._root / "blobs" / digest[:2] / digest
 
     def incoming_path(self, digest: str) -> Path:
-        """Return where a download is to be written; the folder exists."""
-        return self._incoming / digest
+        """Return where a download is written; the folder exists."""
+        return self._incoming / f"{digest}{SUFFIX}"
+
+    def part(self, digest: str) -> Part:
+        """Return the download of a blob, begun or not."""
+        return Part(self.incoming_path(digest), self._disk)
+
+    def part_bytes(self, digest: str) -> int:
+        """Return how many bytes of a blob's download have come."""
+        try:
+            return self.incoming_path(digest).stat().st_size
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise failure(self.incoming_path(digest), error) from error
+
+    def incoming_bytes(self) -> int:
+        """Return how many bytes of all unfinished downloads have come."""
+        return sum(self.part_bytes(path.stem) for path in self._incoming.iterdir())
+
+    def room_bytes(self) -> int:
+        """Return how many bytes this process may still write on the store's disk."""
+        try:
+            found = os.statvfs(self._root)
+        except OSError as error:
+            raise failure(self._root, error) from error
+        return found.f_bavail * found.f_frsize
 
     def adopt(self, digest: str) -> None:
-        """Take a finished download, whose digest was checked while it was received, into the store."""
-        self._disk.settle(self._incoming / digest, self.blob_path(digest))
+        """Take a finished download, whose digest was checked, into the store."""
+        self._disk.settle(self.incoming_path(digest), self.blob_path(digest))
 
     def index(self, digest: str) -> package.PackageIndex | None:
         """Return the index of a version, None where it has not been downloaded.
@@ -127,8 +157,9 @@ class Store:
         return Damage(digests=tuple(bad)) if bad else None
 
     def drop(self, digest: str) -> None:
-        """Remove the blob and the package folder of that digest, whichever there is."""
+        """Remove the blob, its unfinished download and the package folder of that digest, whichever there is."""
         self._disk.remove(self._packages / digest)
+        self._disk.remove(self.incoming_path(digest))
         self._disk.remove(self.blob_path(digest))
 
     # Packages
@@ -162,7 +193,7 @@ class Store:
     # Collection
 
     def unneeded(self, keep: Iterable[str]) -> tuple[str, ...]:
-        """Return the packages and blobs that belong to none of the versions in `keep`, each by its digest."""
+        """Return the packages, blobs and downloads that belong to none of the versions in `keep`, by their digests."""
         needed = set(keep)
         for digest in tuple(needed):
             try:
@@ -172,6 +203,7 @@ class Store:
             needed.update(file.digest for file in index.files) if index else None
         found = {path.name for path in self._packages.iterdir() if ids.is_digest(path.name)}
         found.update(path.name for path in (self._root / "blobs").glob("??/*") if ids.is_digest(path.name))
+        found.update(path.stem for path in self._incoming.glob(f"*{SUFFIX}") if ids.is_digest(path.stem))
         return tuple(sorted(found - needed))
 
     def collect(self, digests: Iterable[str]) -> None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import hashlib
-import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final, TypeVar
+from datetime import UTC, datetime
+from typing import Final, Protocol, TypeVar
 
 import httpx
 
+from agent.uplink import blob_answer
 from wire import codec, ids
 from wire.desired import Desired
 from wire.enrolment import Enrolment, EnrolmentRequest
@@ -36,17 +34,37 @@ _CODE_OF_STATUS: Final = {
     422: "request.invalid",
 }
 
+# The fleet, or the proxy before it, is busy or being started: it will answer another time.
+_COME_BACK_LATER: Final = frozenset({408, 425, 429, 502, 503, 504})
+
 
 class ApiError(LinesideError):
     """A request that did not succeed.
 
     Args:
         status: what the fleet answered with, None where it did not answer.
+        retry_after_s: how long the fleet asks to wait, 0 where it does not.
     """
 
-    def __init__(self, code: str, message: str, next_step: str = "", *, status: int | None = None) -> None:
+    def __init__(
+        self, code: str, message: str, next_step: str = "", *, status: int | None = None, retry_after_s: float = 0.0
+    ) -> None:
         super().__init__(code, message, next_step)
         self.status = status
+        self.retry_after_s = retry_after_s
+
+
+class TooLongError(ApiError):
+    """An answer has more bytes than it may have."""
+
+
+class Part(Protocol):
+    """What has come of a blob; `agent.deploy.part.Part` in the product."""
+
+    @property
+    def length(self) -> int: ...
+    def write(self, piece: bytes) -> None: ...
+    def restart(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,42 +153,39 @@ class FleetApi:
             raise ApiError("network.bad_answer", f"The fleet's desired document is for {document.device!r}.")
         return document, latest
 
-    def fetch_blob(self, digest: str, path: Path, max_bytes: int) -> int:
-        """Download a blob; `path` exists afterwards only with exactly the bytes of `digest`, durably.
+    def fetch_blob(self, digest: str, part: Part, max_bytes: int, *, exact: bool, go_on: Callable[[], bool]) -> bool:
+        """Add to `part` what it lacks of a blob, or all of it where the fleet begins anew; the bytes are not checked.
 
         Args:
-            digest: SHA-256 of the blob.
-            path: where to; `<path>.part` is used meanwhile.
-            max_bytes: more are not taken.
+            digest: SHA-256 of the blob, also its strong ETag.
+            part: what came before; it keeps what has come when this raises, unless the answer shows it to be of no use.
+            max_bytes: the blob's length where `exact`, else a limit.
+            go_on: asked after each piece; False cuts it short.
 
         Returns:
-            The blob's length.
+            Whether the end was reached.
 
         Raises:
-            LinesideError: `deployment.digest_mismatch`, `deployment.download_failed` (try again later),
-                `resource.not_found`, `access.*`, or `storage.full`.
+            LinesideError: `network.unreachable` where the fleet is not there, breaks off, or asks to come back later
+                (`ApiError.retry_after_s`); `deployment.download_failed`, `resource.not_found` or `access.*` where it
+                answers, but not with the blob; what `part` raises.
         """
-        part = path.with_name(f"{path.name}.part")
+        url = f"/api/v1/blobs/{_checked(digest)}"
+        headers = blob_answer.request_headers(digest, part.length)
         try:
-            with self._exchange("GET", f"/api/v1/blobs/{_checked(digest)}") as answer:
-                length, found = self._save(answer, part, max_bytes)
-            if found != digest:
-                raise ApiError(
-                    "deployment.digest_mismatch",
-                    f"The fleet sent other bytes than were asked for: {found[:12]}... instead of {digest[:12]}...",
-                )
-            part.replace(path)
-            _sync_folder(path.parent)
-        except LinesideError as error:
-            part.unlink(missing_ok=True)
-            if error.code.startswith("network."):
-                raise _failed_download(digest, error.message) from error
-            raise
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise _disk_error(path, error) from error
-        return length
+            with self._exchange("GET", url, headers=headers) as answer:
+                _place(answer, digest, part, max_bytes, exact=exact)
+                for piece in self._pieces(answer, max_bytes - part.length):
+                    part.write(piece)
+                    if not go_on():
+                        return False
+        except ApiError as error:
+            if isinstance(error, TooLongError) or error.status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+                part.restart()
+            raise _download_error(digest, error) from error
+        if exact and part.length < max_bytes:
+            raise _failed_download(digest, f"The answer ended after {part.length} of {max_bytes} bytes.")
+        return True
 
     def put_blob(self, digest: str, data: bytes) -> bool:
         """Upload a blob unless the fleet has it; return whether bytes were sent.
@@ -208,8 +223,11 @@ class FleetApi:
         except httpx.TimeoutException as error:
             raise ApiError("network.unreachable", f"{self._client.base_url} did not answer in time.") from error
         except httpx.RemoteProtocolError as error:
+            # A line that breaks, or a server that ends, in mid-answer; anything else is no HTTP.
+            is_broken_off = any(word in str(error).lower() for word in ("disconnected", "closed connection"))
             raise ApiError(
-                "network.bad_answer", f"{self._client.base_url} broke off its answer: {str(error).rstrip('.')}."
+                "network.unreachable" if is_broken_off else "network.bad_answer",
+                f"{self._client.base_url} broke off its answer: {str(error).rstrip('.')}.",
             ) from error
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise ApiError(
@@ -223,11 +241,11 @@ class FleetApi:
         deadline = time.monotonic() + self._patience_s + max_bytes / SLOWEST_BYTES_PER_S
         received = 0
         if int(answer.headers.get("Content-Length") or 0) > max_bytes:
-            raise ApiError("network.bad_answer", f"The fleet's answer is over {max_bytes} bytes.")
+            raise TooLongError("network.bad_answer", f"The fleet's answer is over {max_bytes} bytes.")
         for piece in answer.iter_raw():  # a chunk size would have it wait for a full chunk, past the deadline
             received += len(piece)
             if received > max_bytes:
-                raise ApiError("network.bad_answer", f"The fleet's answer is over {max_bytes} bytes.")
+                raise TooLongError("network.bad_answer", f"The fleet's answer is over {max_bytes} bytes.")
             if time.monotonic() > deadline:
                 raise ApiError("network.unreachable", "The fleet's answer comes too slowly.")
             yield piece
@@ -238,19 +256,6 @@ class FleetApi:
             return codec.decode(body, kind)
         except LinesideError as error:
             raise ApiError("network.bad_answer", f"The fleet's answer cannot be read: {error.message}") from error
-
-    def _save(self, answer: httpx.Response, part: Path, max_bytes: int) -> tuple[int, str]:
-        digest = hashlib.sha256()
-        length = 0
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(part, flags, 0o644), "wb") as stream:
-            for piece in self._pieces(answer, max_bytes):
-                digest.update(piece)
-                stream.write(piece)
-                length += len(piece)
-            stream.flush()
-            os.fsync(stream.fileno())
-        return length, digest.hexdigest()
 
     def _refusal(self, answer: httpx.Response) -> ApiError:
         status = answer.status_code
@@ -275,7 +280,8 @@ class FleetApi:
                 status=status,
             )
         text = problem.detail or problem.title or f"The fleet answered with status {status}."
-        return ApiError(code, text[:500], problem.next_step[:500], status=status)
+        wait_s = blob_answer.retry_after_s(answer.headers.get("Retry-After", ""), datetime.now(UTC))
+        return ApiError(code, text[:500], problem.next_step[:500], status=status, retry_after_s=wait_s)
 
 
 def _checked(digest: str) -> str:
@@ -284,21 +290,40 @@ def _checked(digest: str) -> str:
     return digest
 
 
-def _failed_download(digest: str, why: str) -> ApiError:
-    return ApiError("deployment.download_failed", f"Blob {digest} could not be downloaded: {why}", "It is tried again.")
+def _place(answer: httpx.Response, digest: str, part: Part, max_bytes: int, *, exact: bool) -> None:
+    """Make the part ready for an answer's body.
+
+    Raises:
+        ApiError: the body is of no use.
+    """
+    begins = blob_answer.judge(answer.status_code, answer.headers, digest, part.length, max_bytes, exact=exact)
+    if isinstance(begins, blob_answer.Unfit):
+        if begins.spoils:
+            part.restart()
+        raise ApiError("network.bad_answer", begins.reason, status=answer.status_code)
+    if begins is blob_answer.Begins.ANEW:
+        part.restart()
 
 
-def _disk_error(path: Path, error: OSError) -> ApiError:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+def _download_error(digest: str, error: ApiError) -> ApiError:
+    """Say of a failed download whether waiting helps, and keep the codes that say more."""
+    if error.code == "network.unreachable" or error.status in _COME_BACK_LATER:
         return ApiError(
-            "storage.full", f"{path} cannot be written: {error.strerror}.", "Make room on the device's disk."
+            "network.unreachable",
+            f"Blob {digest[:12]} waits: {error.message}",
+            error.next_step,
+            status=error.status,
+            retry_after_s=error.retry_after_s,
         )
-    return ApiError("deployment.download_failed", f"{path} cannot be written: {error}.", "Look at the device's disk.")
+    if error.code == "resource.not_found" or error.code.startswith(("access.", "device.")):
+        return error
+    return _failed_download(digest, error.message, error.retry_after_s)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _failed_download(digest: str, why: str, retry_after_s: float = 0.0) -> ApiError:
+    return ApiError(
+        "deployment.download_failed",
+        f"Blob {digest[:12]} could not be downloaded: {why}",
+        "Look at the fleet's log, and at what stands between it and the device.",
+        retry_after_s=retry_after_s,
+    )

@@ -6,12 +6,14 @@ import itertools
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agent.deploy import plan
 from agent.deploy.selftest import SelfTestResult
 from tests.support.deploying import (
     FakeActivator,
@@ -24,9 +26,12 @@ from tests.support.deploying import (
 )
 from wire import codec, deployment, package
 from wire.deployment import DeploymentState as S
+from wire.deployment import HoldReason
 from wire.errors import REGISTER, LinesideError
 
 DOWN = "deployment.download_failed"
+AWAY = "network.unreachable"
+HOUR_S = 3600.0
 WAY = [S.DOWNLOADING, S.VERIFYING, S.SELF_TESTING, S.STAGED, S.ACTIVATING]
 
 
@@ -119,7 +124,7 @@ def test_each_ending_is_the_documented_one(name: str, device: TestDevice, releas
 
 
 def test_the_scenarios_take_every_edge_the_device_owns() -> None:
-    """Edges of the table that need holds, probation or a floor come with those; they are named here."""
+    """Edges of the table that need probation or a floor come with those; they are named here."""
     taken = set()
     for _, _, _, states, _ in ENDINGS.values():
         taken.update(itertools.pairwise([S.QUEUED, *states]))
@@ -128,12 +133,12 @@ def test_the_scenarios_take_every_edge_the_device_owns() -> None:
         (S.VERIFYING, S.DOWNLOADING),  # test_bytes_damaged_on_disk_...
         (S.VERIFYING, S.REFUSED),  # test_a_version_that_is_at_fault_...
         (S.VERIFYING, S.FAILED_NO_CHANGE),  # test_a_kill_in_each_verification_...
+        (S.STAGED, S.FAILED_NO_CHANGE),  # test_a_line_that_is_busy_for_ever_...
     }
     later = {
         (S.QUEUED, S.REFUSED),  # below the floor, not signed
         (S.QUEUED, S.FAILED_NO_CHANGE),
         (S.STAGED, S.REFUSED),  # the floor was raised meanwhile
-        (S.STAGED, S.FAILED_NO_CHANGE),  # a hold ran out
         *((old, new) for old in S for new in deployment.TRANSITIONS[old] if S.PROBATION in (old, new)),
     }
     owned = {
@@ -385,10 +390,134 @@ def test_a_lost_record_of_what_is_installed_is_made_anew(device: TestDevice, rel
     assert device.activator.in_use == releases[1].digest
 
 
-OUTCOMES = st.sampled_from(["", "", "", DOWN, "deployment.digest_mismatch", "resource.not_found"])
+def test_a_disk_without_room_holds_the_deployment_visibly_until_there_is_room(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    room = [100]
+    device.room_bytes = lambda: room[0]
+    device.boot()
+    device.run(wanted(releases[1]))
+    assert device.states(2) == [S.DOWNLOADING, S.DOWNLOADING]
+    hold = device.reports[-1].hold
+    assert hold is not None
+    assert hold.reason is HoldReason.NO_SPACE
+    assert hold.deadline == device.reports[-1].at + timedelta(days=1)
+    assert [attempt.deployment_id for attempt in device.runner.under_way()] == [deployment_id(2)]
+    assert device.fleet.fetched[-1] in {releases[0].digest, *(file.digest for file in releases[0].index.files)}
+    device.clock.advance(3 * HOUR_S)
+    device.run(wanted(releases[1]))
+    device.boot()  # over a restart, too
+    device.run(wanted(releases[1]))
+    assert device.states(2)[2:] == [S.DOWNLOADING], "the same word, made again"
+    room[0] = 1 << 40
+    device.run(wanted(releases[1]))
+    assert device.states(2)[3:] == [S.DOWNLOADING, *WAY[1:], S.SUCCEEDED]
+    assert [report for report in device.reports if report.deployment_id == deployment_id(2)][3].hold is None
+    check_reports(device.earlier + device.reports)
+    assert device.runner.under_way() == ()
+
+
+def test_a_disk_that_never_gets_room_ends_the_deployment_at_the_deadline_it_had_told(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    device.room_bytes = lambda: 100
+    device.boot()
+    device.run(wanted(releases[1]))
+    hold = device.reports[-1].hold
+    assert hold is not None
+    while device.states(2)[-1] is S.DOWNLOADING:
+        if not device.runner.step(wanted(releases[1])):
+            device.clock.advance(300.0)
+    assert (device.states(2)[-1], device.reports[-1].code) == (S.FAILED_NO_CHANGE, "storage.full")
+    assert abs((device.reports[-1].at - hold.deadline).total_seconds()) <= 300.0
+    assert device.activator.in_use == releases[0].digest
+
+
+def test_what_nothing_needs_is_removed_before_a_deployment_waits_for_room(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    while S.VERIFYING not in device.states(2):
+        device.runner.step(wanted(releases[1]))
+    model = releases[1].index.file("model.onnx")
+    assert model is not None
+    given_up = device.root / "store" / "blobs" / model.digest[:2] / model.digest
+    device.room_bytes = lambda: 100 if given_up.exists() else 1 << 40
+    device.boot()
+    device.run(wanted(releases[2]))
+    assert device.states(3)[-1] is S.SUCCEEDED
+    assert not given_up.exists()
+
+
+def test_a_disk_that_fills_up_in_mid_download_is_a_hold_and_no_failed_try(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    device.fleet.faults = ["", "storage.full"]
+    device.run(wanted(releases[1]), patience=6)
+    assert device.states(2)[-1] is S.SUCCEEDED
+    held = [report for report in device.reports if report.hold is not None]
+    assert [report.hold.reason for report in held if report.hold] == [HoldReason.NO_SPACE]
+    check_reports(device.earlier + device.reports)
+
+
+def test_a_swap_waits_for_its_window_and_for_the_line_and_nothing_else_does(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    why: list[HoldReason | None] = [HoldReason.MAINTENANCE_WINDOW]
+    device.not_now = lambda: why[0]
+    device.boot()
+    device.run(wanted(releases[1]))
+    why[0] = HoldReason.LINE_BUSY
+    device.run(wanted(releases[1]))
+    assert device.states(2) == [*WAY[:4], S.STAGED, S.STAGED]
+    assert [report.hold.reason for report in device.reports if report.hold] == [
+        HoldReason.MAINTENANCE_WINDOW,
+        HoldReason.LINE_BUSY,
+    ]
+    assert device.activator.in_use == releases[0].digest
+    why[0] = None
+    device.run(wanted(releases[1]))
+    assert device.states(2)[6:] == [S.ACTIVATING, S.SUCCEEDED]
+    check_reports(device.earlier + device.reports)
+
+
+def test_a_line_that_is_busy_for_ever_ends_the_deployment_though_the_agent_is_killed_every_hour(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    device.not_now = lambda: HoldReason.LINE_BUSY
+    device.boot()
+    hours = 0
+    while S.FAILED_NO_CHANGE not in device.states(2):
+        device.run(wanted(releases[1]))
+        for _ in range(6):
+            device.clock.advance(600.5)
+            device.runner.step(wanted(releases[1]))
+        hours += 1
+        device.clock.jump(30 * 24 * HOUR_S)  # switched off for a month: that is not held against it
+        device.boot()
+        assert hours < 30
+    assert hours > 18
+    assert device.reports[-1].code == "deployment.hold_expired"
+    check_reports(device.earlier + device.reports)
+
+
+def test_an_agent_that_is_killed_at_once_each_time_gives_a_deployment_up(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    device.fleet.faults = [AWAY] * 999
+    device.options = replace(device.options, limits=plan.Limits(attempt_s=2 * HOUR_S))
+    starts = 0
+    while S.FAILED_NO_CHANGE not in device.states(2):
+        device.boot()
+        device.runner.step(wanted(releases[1]))
+        starts += 1
+        assert starts <= 122
+    assert device.reports[-1].code == AWAY
+
+
+OUTCOMES = st.sampled_from(["", "", "", "cut", AWAY, DOWN, "deployment.digest_mismatch", "resource.not_found"])
 SWAPS = st.sampled_from(["", "", "untouched", "broken", "other", "idle"])
 TESTS = st.sampled_from(["", "", "", "model.golden_mismatch", "model.crashed", "cut short"])
-MOVES = st.sampled_from(["step"] * 12 + ["kill", "next version"])
+MOVES = st.sampled_from(["step"] * 16 + ["kill", "next version", "full", "room", "busy", "free", "hour", "clock set"])
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -412,17 +541,41 @@ def test_whatever_happens_every_transition_is_legal_and_every_deployment_ends(
     )
     for found in packages:
         device.fleet.publish(found)
+    line = {"room": 1 << 40, "not_now": None}
+    device.room_bytes = lambda: line["room"] or 0
+    device.not_now = lambda: HoldReason.LINE_BUSY if line["not_now"] else None
     device.boot()
     number = 0
     for move in data.draw(st.lists(MOVES, max_size=60)):
-        if move == "kill":
-            device.boot()
-        elif move == "next version":
-            number = min(number + 1, 2)
-        elif not device.runner.step(wanted(packages[number])):
-            device.clock.advance(120.0)
+        match move:
+            case "kill":
+                device.boot()
+            case "next version":
+                number = min(number + 1, 2)
+            case "full" | "room":
+                line["room"] = 0 if move == "full" else 1 << 40
+            case "busy" | "free":
+                line["not_now"] = 1 if move == "busy" else None
+            case "hour":
+                device.clock.advance(HOUR_S)
+            case "clock set":
+                device.clock.jump(data.draw(st.sampled_from([-400, 400])) * 24 * HOUR_S)
+            case _:
+                if not device.runner.step(wanted(packages[number])):
+                    device.clock.advance(120.0)
         _succeeded_is_true(device)
-    device.run(wanted(packages[number]))
+    for _ in range(1000):
+        if device.runner.step(wanted(packages[number])):
+            continue
+        latest = device.journal.of("parts").attempt
+        if latest is not None and latest.state in deployment.ENDS and latest.deployment_id == deployment_id(number + 1):
+            break
+        if (line["room"] == 0 and latest is not None and latest.state is S.DOWNLOADING) or (
+            line["not_now"] and latest is not None and latest.state is S.STAGED
+        ):
+            assert latest.hold is not None, "it waits without saying so"
+            assert latest.hold.deadline > device.clock.now_utc() - plan.DEADLINE_MOVED
+        device.clock.advance(HOUR_S / 4)
     _succeeded_is_true(device)
     check_reports(device.earlier + device.reports)
     attempt = device.journal.of("parts").attempt

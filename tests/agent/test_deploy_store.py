@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.deploy.durable import TEMPORARY, Disk
+from agent.deploy.part import SYNC_BYTES
 from agent.deploy.plan import Installed
 from agent.deploy.store import Store
 from tests.support.deploying import MemoryFleet, make_package, whole_files
@@ -27,7 +28,7 @@ def filled(root: Path, *packages: package.Package) -> Store:
     for found in packages:
         fleet.publish(found)
         for digest in (found.digest, *(file.digest for file in found.index.files)):
-            fleet.fetch_blob(digest, store.incoming_path(digest), 1 << 20)
+            store.incoming_path(digest).write_bytes(fleet.blobs[digest])
             store.adopt(digest)
         store.materialise(found.digest, found.index)
     return store
@@ -86,8 +87,61 @@ def test_leftovers_of_interrupted_writes_are_swept_and_nothing_else(tmp_path: Pa
     (tmp_path / "store" / "packages" / f"{TEMPORARY}half" / "model.onnx").write_bytes(b"half")
     (tmp_path / "store" / "models" / f"{TEMPORARY}parts.json").write_bytes(b"{")
     (tmp_path / "store" / "incoming" / "half.part").write_bytes(b"half")
+    (tmp_path / "store" / "incoming" / ("f" * 64)).write_bytes(b"whole, but never taken")
+    (tmp_path / "store" / "incoming" / f"{'e' * 64}.part").write_bytes(b"less than what is made durable at once")
     store.sweep()
     assert list(whole_files(tmp_path / "store")) == before
+
+
+def test_what_a_start_keeps_of_a_download_is_what_was_made_durable(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.part("a" * 64) as part:
+        part.write(b"x" * (2 * SYNC_BYTES + 5))
+    assert store.part_bytes("a" * 64) == store.incoming_bytes() == 2 * SYNC_BYTES + 5
+    store.sweep()
+    assert store.part_bytes("a" * 64) == 2 * SYNC_BYTES
+    assert store.unneeded(()) == ("a" * 64,)
+    store.collect(["a" * 64])
+    assert store.incoming_bytes() == 0
+
+
+def test_each_mib_of_a_download_is_durable_before_the_next_is_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[int] = []
+    really_write = os.write
+    monkeypatch.setattr(os, "fdatasync", lambda descriptor: order.append(-os.fstat(descriptor).st_size))
+    monkeypatch.setattr(os, "write", lambda descriptor, data: order.append(n := really_write(descriptor, data)) or n)
+    with Store(tmp_path).part("a" * 64) as part:
+        for _ in range(5):
+            part.write(b"x" * 700_000)
+    written = 0
+    durable = 0
+    for event in order:
+        if event < 0:
+            durable = -event
+        else:
+            written += event
+            assert written - durable <= SYNC_BYTES
+    assert written == 3_500_000
+    assert durable == 3 * SYNC_BYTES
+
+
+def test_a_disk_that_fills_up_in_mid_download_keeps_what_has_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Store(tmp_path).part("a" * 64) as part:
+        part.write(b"12345")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", full)
+            with pytest.raises(LinesideError) as raised:
+                part.write(b"6")
+        assert raised.value.code == "storage.full"
+        part.write(b"6")
+    assert Store(tmp_path).part_bytes("a" * 64) == 6
 
 
 def test_collection_leaves_what_is_kept_and_the_blobs_it_shares(tmp_path: Path) -> None:

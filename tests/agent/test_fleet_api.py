@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.deploy.durable import Disk
+from agent.deploy.part import Part
 from agent.uplink.fleet_api import ApiError, FleetApi
 from wire import codec
 from wire.desired import Desired
@@ -20,6 +22,7 @@ from wire.errors import LinesideError
 
 BLOB = bytes(range(256)) * 2000
 DIGEST = hashlib.sha256(BLOB).hexdigest()
+ETAG = f'"{DIGEST}"'
 Answer = Callable[["Handler"], None]
 
 
@@ -173,17 +176,41 @@ def test_nobody_there_is_told_in_time(free_port: int) -> None:
     api.close()
 
 
-def test_a_blob_arrives_whole_or_not_at_all(server: Server, api: FleetApi, tmp_path: Path) -> None:
-    server.answer = lambda handler: handler.send(200, BLOB)
-    target = tmp_path / DIGEST
-    assert api.fetch_blob(DIGEST, target, len(BLOB)) == len(BLOB)
-    assert target.read_bytes() == BLOB
-    assert [path.name for path in tmp_path.iterdir()] == [DIGEST]
+def fetch(api: FleetApi, folder: Path, digest: str = DIGEST) -> bool:
+    with Part(folder / f"{digest}.part", Disk()) as part:
+        return api.fetch_blob(digest, part, len(BLOB), exact=True, go_on=lambda: True)
+
+
+def test_a_blob_is_asked_for_once_and_written_as_it_comes(server: Server, api: FleetApi, tmp_path: Path) -> None:
+    server.answer = lambda handler: handler.send(200, BLOB, ETag=ETAG)
+    assert fetch(api, tmp_path)
+    assert (tmp_path / f"{DIGEST}.part").read_bytes() == BLOB
+    assert "Range" not in server.requests[0][2]
+
+
+def test_what_has_come_is_not_asked_for_again(server: Server, api: FleetApi, tmp_path: Path) -> None:
+    have = 100_001
+    (tmp_path / f"{DIGEST}.part").write_bytes(BLOB[:have])
+    span = f"bytes {have}-{len(BLOB) - 1}/{len(BLOB)}"
+    server.answer = lambda handler: handler.send(206, BLOB[have:], ETag=ETAG, Content_Range=span)
+    assert fetch(api, tmp_path)
+    assert (tmp_path / f"{DIGEST}.part").read_bytes() == BLOB
+    headers = server.requests[0][2]
+    assert (headers["Range"], headers["If-Range"]) == (f"bytes={have}-", ETAG)
+
+
+def test_a_download_can_be_cut_short_and_keeps_what_has_come(server: Server, api: FleetApi, tmp_path: Path) -> None:
+    server.answer = lambda handler: handler.send(200, BLOB, ETag=ETAG)
+    with Part(tmp_path / "x.part", Disk()) as part:
+        assert api.fetch_blob(DIGEST, part, len(BLOB), exact=True, go_on=lambda: False) is False
+        assert 0 < part.length < len(BLOB)
+    assert BLOB.startswith((tmp_path / "x.part").read_bytes())
 
 
 def endless(handler: Handler) -> None:
     handler.send_response(200)
     handler.send_header("Transfer-Encoding", "chunked")
+    handler.send_header("ETag", ETAG)
     handler.end_headers()
     while not handler.server.over.is_set():
         handler.wfile.write(b"10000\r\n" + b"x" * 65536 + b"\r\n")
@@ -192,6 +219,7 @@ def endless(handler: Handler) -> None:
 def dripping(handler: Handler) -> None:
     handler.send_response(200)
     handler.send_header("Content-Length", str(len(BLOB)))
+    handler.send_header("ETag", ETAG)
     handler.end_headers()
     for n in range(200):
         handler.wfile.write(BLOB[n : n + 1])
@@ -203,6 +231,7 @@ def dripping(handler: Handler) -> None:
 def cut(handler: Handler) -> None:
     handler.send_response(200)
     handler.send_header("Content-Length", str(len(BLOB)))
+    handler.send_header("ETag", ETAG)
     handler.end_headers()
     handler.wfile.write(BLOB[: len(BLOB) // 2])
     handler.close_connection = True
@@ -211,6 +240,7 @@ def cut(handler: Handler) -> None:
 def stalling(handler: Handler) -> None:
     handler.send_response(200)
     handler.send_header("Content-Length", str(len(BLOB)))
+    handler.send_header("ETag", ETAG)
     handler.end_headers()
     handler.wfile.write(BLOB[:1000])
     handler.wfile.flush()
@@ -218,43 +248,59 @@ def stalling(handler: Handler) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "code"),
+    ("answer", "code", "kept"),
     [
-        (lambda h: h.send(200, BLOB[:-1] + b"?"), "deployment.digest_mismatch"),
-        (lambda h: h.send(200, b"<html>login</html>"), "deployment.digest_mismatch"),
-        (lambda h: h.send(200, BLOB + b"more"), "deployment.download_failed"),
-        (endless, "deployment.download_failed"),
-        (dripping, "deployment.download_failed"),
-        (cut, "deployment.download_failed"),
-        (stalling, "deployment.download_failed"),
-        (lambda h: h.send(302, Location="/api/v1/blobs/elsewhere"), "deployment.download_failed"),
-        (lambda h: h.send(500), "deployment.download_failed"),
-        (lambda h: h.send(404), "resource.not_found"),
-        (lambda h: h.send(401), "access.unauthenticated"),
+        (lambda h: h.send(200, b"<html>login</html>", ETag=ETAG), "deployment.download_failed", 0),
+        (lambda h: h.send(200, BLOB), "deployment.download_failed", 0),
+        (lambda h: h.send(200, BLOB, ETag='"1"'), "deployment.download_failed", 0),
+        (lambda h: h.send(200, BLOB + b"more", ETag=ETAG), "deployment.download_failed", 0),
+        (lambda h: h.send(200, BLOB, ETag=ETAG, Content_Encoding="gzip"), "deployment.download_failed", 0),
+        (endless, "deployment.download_failed", 0),
+        (dripping, "network.unreachable", 1),
+        (cut, "network.unreachable", len(BLOB) // 2),
+        (stalling, "network.unreachable", 1000),
+        (lambda h: h.send(302, Location="/api/v1/blobs/elsewhere"), "deployment.download_failed", 0),
+        (lambda h: h.send(500), "deployment.download_failed", 0),
+        (lambda h: h.send(503), "network.unreachable", 0),
+        (lambda h: h.send(404), "resource.not_found", 0),
+        (lambda h: h.send(401), "access.unauthenticated", 0),
     ],
 )
-def test_a_bad_download_leaves_nothing_and_has_its_code(
-    server: Server, api: FleetApi, tmp_path: Path, answer: Answer, code: str, monkeypatch: pytest.MonkeyPatch
+def test_a_bad_download_has_its_code_and_keeps_what_is_of_use(
+    server: Server,
+    api: FleetApi,
+    tmp_path: Path,
+    answer: Answer,
+    code: str,
+    kept: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("agent.uplink.fleet_api.SLOWEST_BYTES_PER_S", 2_000_000)
     server.answer = answer
     start = time.monotonic()
-    assert code_of(lambda: api.fetch_blob(DIGEST, tmp_path / DIGEST, len(BLOB))) == code
+    assert code_of(lambda: fetch(api, tmp_path)) == code
     assert time.monotonic() - start < 4
-    assert list(tmp_path.iterdir()) == []
     assert len(server.requests) == 1, "a redirect was followed"
+    found = list(tmp_path.iterdir())
+    assert len(found) == (1 if kept else 0)
+    assert not found or found[0].stat().st_size >= kept
 
 
-def test_a_download_does_not_follow_a_planted_link_and_replaces_only_its_own_file(
-    server: Server, api: FleetApi, tmp_path: Path
-) -> None:
-    server.answer = lambda handler: handler.send(200, BLOB)
+def test_how_long_the_fleet_asks_to_wait_is_told(server: Server, api: FleetApi, tmp_path: Path) -> None:
+    server.answer = lambda handler: handler.send(429, Retry_After="77")
+    with pytest.raises(ApiError) as caught:
+        fetch(api, tmp_path)
+    assert (caught.value.code, caught.value.status, caught.value.retry_after_s) == ("network.unreachable", 429, 77.0)
+
+
+def test_a_download_does_not_follow_a_planted_link(server: Server, api: FleetApi, tmp_path: Path) -> None:
+    server.answer = lambda handler: handler.send(200, BLOB, ETag=ETAG)
     precious = tmp_path / "precious"
     precious.write_text("stays")
     (tmp_path / f"{DIGEST}.part").symlink_to(precious)
-    assert code_of(lambda: api.fetch_blob(DIGEST, tmp_path / DIGEST, len(BLOB))) == "deployment.download_failed"
+    assert code_of(lambda: fetch(api, tmp_path)) == "storage.corrupt"
     assert precious.read_text() == "stays"
-    assert code_of(lambda: api.fetch_blob("../../etc/passwd", tmp_path / "x", 10)) == "request.invalid"
+    assert code_of(lambda: fetch(api, tmp_path, digest="x")) == "request.invalid"
 
 
 def test_a_known_blob_is_not_sent_again(server: Server, api: FleetApi) -> None:

@@ -11,11 +11,12 @@ from agent.clock import FakeClock
 from agent.deploy.compatibility import DeviceFacts
 from agent.deploy.durable import Disk
 from agent.deploy.journal import Journal
+from agent.deploy.part import Part
 from agent.deploy.runner import Runner, RunnerOptions, Tester
 from agent.deploy.selftest import SelfTestResult
 from agent.deploy.store import Store
 from wire import deployment, package
-from wire.deployment import DeploymentReport, DeploymentState
+from wire.deployment import DeploymentReport, DeploymentState, HoldReason
 from wire.desired import Desired, DesiredModel
 from wire.errors import LinesideError
 
@@ -38,11 +39,15 @@ name = "classify"
 """
 
 
-def make_package(folder: Path, release: int, *, model: str = MODEL, extra: str = "") -> package.Package:
-    """Write a package whose model is no model: enough for all but the self-test."""
+def make_package(
+    folder: Path, release: int, *, model: str = MODEL, extra: str = "", model_bytes: int | None = None
+) -> package.Package:
+    """Write a package whose model is no model, of so many bytes: enough for all but the self-test."""
     (folder / "golden").mkdir(parents=True)
     (folder / "manifest.toml").write_text(MANIFEST.format(model=model, release=release, extra=extra))
-    (folder / "model.onnx").write_bytes(f"model {model} {release} ".encode() * 50)
+    word = f"model {model} {release} ".encode()
+    length = 50 * len(word) if model_bytes is None else model_bytes
+    (folder / "model.onnx").write_bytes((word * (length // len(word) + 1))[:length])
     (folder / "card.md").write_text("The same card for every release.")
     (folder / "golden" / "part.bin").write_bytes(bytes([release]) * 64)
     return package.read_folder(folder)
@@ -67,13 +72,15 @@ class MemoryFleet:
     """Serves blobs from memory.
 
     Args:
-        faults: what happens at the next fetches, oldest first: an error code, "corrupt" or "" for none.
+        faults: what happens at the next fetches, oldest first: "" for nothing; "deployment.digest_mismatch" sends other
+            bytes; "cut" sends half of what is asked for and then is gone; any other error code is raised at once.
     """
 
     def __init__(self, faults: list[str] | None = None, before: Callable[[str], None] | None = None) -> None:
         self.blobs: dict[str, bytes] = {}
         self.faults = faults or []
         self.fetched: list[str] = []
+        self.sent_bytes = 0
         self._before = before or (lambda _: None)
 
     def publish(self, found: package.Package) -> None:
@@ -81,21 +88,31 @@ class MemoryFleet:
         for file in found.index.files:
             self.blobs[file.digest] = (found.folder / file.path).read_bytes()
 
-    def fetch_blob(self, digest: str, path: Path, max_bytes: int) -> None:
+    def fetch_blob(self, digest: str, part: Part, max_bytes: int, *, exact: bool, go_on: Callable[[], bool]) -> bool:
         self._before("fetch")
         self.fetched.append(digest)
         fault = self.faults.pop(0) if self.faults else ""
-        if fault == "":
-            fault = "" if digest in self.blobs else "resource.not_found"
-        if fault:
+        if fault == "" and digest not in self.blobs:
+            fault = "resource.not_found"
+        if fault not in ("", "cut", "deployment.digest_mismatch"):
             raise LinesideError(fault, f"Injected: {fault}.")
-        part = path.with_name(f"{path.name}.part")
-        part.write_bytes(self.blobs[digest][: len(self.blobs[digest]) // 2])
+        blob = self.blobs[digest]
+        assert len(blob) == max_bytes if exact else len(blob) <= max_bytes
+        rest = blob[part.length :]
+        if fault == "deployment.digest_mismatch":
+            rest = bytes(byte ^ 1 for byte in rest)
+        half = len(rest) // 2
+        self._send(part, rest[:half])
         self._before("fetch half")
-        part.write_bytes(self.blobs[digest])
-        assert len(self.blobs[digest]) <= max_bytes
-        part.rename(path)
+        if fault == "cut":
+            raise LinesideError("network.unreachable", "Injected: cut.")
+        self._send(part, rest[half:])
         self._before("fetched")
+        return True
+
+    def _send(self, part: Part, data: bytes) -> None:
+        self.sent_bytes += len(data)
+        part.write(data)
 
 
 class FakeActivator:
@@ -150,12 +167,18 @@ class TestDevice:
     earlier: list[DeploymentReport] = field(default_factory=list)
     take: Callable[[DeploymentReport], None] | None = None
     before: Callable[[str], None] | None = None
+    not_now: Callable[[], HoldReason | None] = lambda: None
+    room_bytes: Callable[[], int] = lambda: 1 << 40
     clock: FakeClock = field(default_factory=FakeClock)
+    options: RunnerOptions = field(
+        default_factory=lambda: RunnerOptions(pause_s=1.0, pause_max_s=60.0, keep_free_bytes=0)
+    )
 
     def boot(self) -> Runner:
         """Build store, journal and runner on what lies on disk, recover, and load what is to be loaded."""
         disk = Disk(self.before) if self.before else Disk()
         self.store = Store(self.root / "store", disk)
+        self.store.room_bytes = self.room_bytes  # type: ignore[method-assign]
         self.journal = Journal(self.root / "journal", self.clock, disk)
         self.runner = Runner(
             self.store,
@@ -166,8 +189,9 @@ class TestDevice:
             self.clock,
             DEVICE,
             self.tester,
-            RunnerOptions(pause_s=1.0, pause_max_s=60.0),
+            self.options,
             random.Random(7),
+            self.not_now,
         )
         self.runner.recover()
         self.activator.in_use = None
@@ -176,8 +200,12 @@ class TestDevice:
             self.activator.in_use = first.digest if first else None
         return self.runner
 
-    def run(self, desired: Desired, steps: int = 200) -> None:
-        """Step until nothing is left to do, time passing in the pauses; fail where that takes too many steps."""
+    def run(self, desired: Desired, steps: int = 200, patience: int = 1) -> None:
+        """Step until nothing is left to do, time passing in the pauses; fail where that takes too many steps.
+
+        Args:
+            patience: so many times two minutes pass without a step before it is taken for the end.
+        """
         idle = 0
         for _ in range(steps):
             if self.runner.step(desired):
@@ -185,7 +213,7 @@ class TestDevice:
                 continue
             idle += 1
             self.clock.advance(120.0)
-            if idle > 1:
+            if idle > patience:
                 return
         raise AssertionError(f"The deployment does not end: {self.states()}")
 
@@ -205,7 +233,12 @@ def check_reports(reports: list[DeploymentReport]) -> None:
             assert report == before, "a sequence number was used twice"
             continue
         state = before.state if before else DeploymentState.QUEUED
-        assert report.state in deployment.TRANSITIONS[state], f"{state} -> {report.state}"
+        if before is not None and report.state is state:
+            assert report.hold != before.hold, "the same word twice"
+        else:
+            assert report.state in deployment.TRANSITIONS[state], f"{state} -> {report.state}"
+        assert report.hold is None or report.hold.deadline > report.at
+        assert report.hold is None or report.state not in deployment.ENDS
         assert before is None or report.sequence > before.sequence
         if report.state is DeploymentState.SUCCEEDED:
             assert report.inferring_digest == report.digest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -17,13 +17,17 @@ from agent.deploy.plan import (
     Download,
     Facts,
     Fail,
+    Hold,
     Installed,
+    Limits,
     Refuse,
     Revert,
     SelfTest,
     Verify,
 )
+from wire import deployment
 from wire.deployment import DeploymentState as S
+from wire.deployment import HoldReason
 from wire.desired import DesiredModel
 
 OLD, NEW, OTHER = "a" * 64, "b" * 64, "c" * 64
@@ -31,6 +35,9 @@ ID, OTHER_ID = "00000000-0000-7000-8000-000000000001", "00000000-0000-7000-8000-
 WANTED = DesiredModel(model="parts", active=NEW, release=2, deployment_id=ID)
 ON_OLD = Installed(current=OLD, previous=OTHER)
 DOWN = Fault(kind=FaultKind.PASSING, code="deployment.download_failed", reason="The line was cut.")
+ABSENT = Fault(kind=FaultKind.AWAY, code="network.unreachable", reason="Nobody answers.")
+NOW, HOUR = datetime(2026, 3, 1, 12, tzinfo=UTC), timedelta(hours=1)
+NO_SPACE, WINDOW, BUSY = HoldReason.NO_SPACE, HoldReason.MAINTENANCE_WINDOW, HoldReason.LINE_BUSY
 WRONG_BYTES = Fault(kind=FaultKind.PASSING, code="deployment.digest_mismatch", reason="Other bytes.")
 BAD = Fault(kind=FaultKind.REFUSAL, code="model.golden_mismatch", reason="It sees other things.")
 BROKEN = Fault(kind=FaultKind.FAILURE, code="model.crashed", reason="It crashed.")
@@ -51,6 +58,10 @@ def attempt(state: S, **changes: object) -> Attempt:
 
 def activating(**changes: object) -> Attempt:
     return attempt(S.ACTIVATING, **({"former": OLD, "tries": 1, "inferring": OLD} | changes))
+
+
+def held(reason: HoldReason, for_s: float, until: datetime, state: S = S.DOWNLOADING) -> Attempt:
+    return attempt(state, hold=deployment.Hold(reason=reason, deadline=until), held_s={reason: for_s})
 
 
 CASES = {
@@ -170,7 +181,7 @@ CASES = {
         Facts(inferring=OLD),
         Download(digest=NEW),
     ),
-    # rules 4 to 6: faults
+    # rules 4 to 5: faults
     "4 a refusal": (
         ON_OLD,
         WANTED,
@@ -211,25 +222,161 @@ CASES = {
             reason="The agent ended 2 times while self testing.",
         ),
     ),
-    "6 a pause": (ON_OLD, WANTED, Facts(attempt=attempt(S.DOWNLOADING, fault=DOWN, tries=1), waiting=True), None),
-    # rule 7: the way
-    "7 downloading": (ON_OLD, WANTED, Facts(attempt=attempt(S.DOWNLOADING)), Download(digest=NEW)),
-    "7 verifying": (ON_OLD, WANTED, Facts(attempt=attempt(S.VERIFYING)), Verify(digest=NEW)),
-    "7 self-testing": (ON_OLD, WANTED, Facts(attempt=attempt(S.SELF_TESTING)), SelfTest(digest=NEW)),
-    "7 staged": (ON_OLD, WANTED, Facts(attempt=attempt(S.STAGED), inferring=OLD), Activate(digest=NEW, former=OLD)),
-    "7 staged, while the version before the last is in use": (
+    "5 the time is over while nobody answers": (
+        ON_OLD,
+        WANTED,
+        Facts(attempt=attempt(S.DOWNLOADING, fault=ABSENT, spent_s=86400.0), waiting=True),
+        Fail(end=S.FAILED_NO_CHANGE, code=ABSENT.code, reason=f"Given up after 24 h. {ABSENT.reason}"),
+    ),
+    "5 the time is over though all went well": (
+        ON_OLD,
+        WANTED,
+        Facts(attempt=attempt(S.DOWNLOADING, spent_s=7200.0), limits=Limits(attempt_s=7200.0)),
+        Fail(
+            end=S.FAILED_NO_CHANGE,
+            code="deployment.attempts_exhausted",
+            reason="Given up after 2 h. It went on too slowly.",
+        ),
+    ),
+    "5 there is time left": (
+        ON_OLD,
+        WANTED,
+        Facts(attempt=attempt(S.DOWNLOADING, fault=ABSENT, spent_s=86399.0)),
+        Download(digest=NEW),
+    ),
+    "5 what is ready has no such time": (
+        ON_OLD,
+        WANTED,
+        Facts(attempt=attempt(S.STAGED, spent_s=86400.0), inferring=OLD),
+        Activate(digest=NEW, former=OLD),
+    ),
+    # rule 6: holds
+    "6a no room, and files that nothing needs": (
+        ON_OLD,
+        WANTED,
+        Facts(attempt=attempt(S.DOWNLOADING), no_room=True, unneeded=(OTHER,)),
+        Collect(digests=(OTHER,)),
+    ),
+    "6c no room for a new deployment": (
+        ON_OLD,
+        WANTED,
+        Facts(now=NOW, no_room=True),
+        Hold(reason=NO_SPACE, deadline=NOW + timedelta(days=1)),
+    ),
+    "6c no room, told already": (
+        ON_OLD,
+        WANTED,
+        Facts(now=NOW + HOUR, no_room=True, attempt=held(NO_SPACE, 3600.0, NOW + timedelta(days=1))),
+        None,
+    ),
+    "6c no room, and the clock was set": (
+        ON_OLD,
+        WANTED,
+        Facts(now=NOW + 1000 * HOUR, no_room=True, attempt=held(NO_SPACE, 3600.0, NOW + timedelta(days=1))),
+        Hold(reason=NO_SPACE, deadline=NOW + 1023 * HOUR),
+    ),
+    "6c no room until now": (
+        ON_OLD,
+        WANTED,
+        Facts(now=NOW + HOUR, attempt=held(NO_SPACE, 3600.0, NOW + timedelta(days=1))),
+        Download(digest=NEW),
+    ),
+    "6b no room for too long": (
+        ON_OLD,
+        WANTED,
+        Facts(now=NOW, no_room=True, attempt=held(NO_SPACE, 86400.0, NOW)),
+        Fail(
+            end=S.FAILED_NO_CHANGE,
+            code="storage.full",
+            reason="Given up after 24 h: there is no room on the disk for this version.",
+        ),
+    ),
+    "6 a refusal comes before a hold": (
+        ON_OLD,
+        WANTED,
+        Facts(now=NOW, no_room=True, attempt=attempt(S.DOWNLOADING, fault=BAD)),
+        Refuse(code=BAD.code, reason=BAD.reason),
+    ),
+    "6c no maintenance window is open": (
+        ON_OLD,
+        WANTED,
+        Facts(now=NOW, not_now=WINDOW, attempt=attempt(S.STAGED), inferring=OLD),
+        Hold(reason=WINDOW, deadline=NOW + timedelta(days=8)),
+    ),
+    "6c the window is open and the line is busy": (
+        ON_OLD,
+        WANTED,
+        Facts(now=NOW, not_now=BUSY, attempt=held(WINDOW, 7200.0, NOW + HOUR, S.STAGED), inferring=OLD),
+        Hold(reason=BUSY, deadline=NOW + timedelta(days=1)),
+    ),
+    "6c the line is busy once more: the time counts on": (
+        ON_OLD,
+        WANTED,
+        Facts(
+            now=NOW,
+            not_now=BUSY,
+            attempt=attempt(S.STAGED, held_s={BUSY: 20 * 3600.0, WINDOW: 3600.0}),
+            inferring=OLD,
+        ),
+        Hold(reason=BUSY, deadline=NOW + 4 * HOUR),
+    ),
+    "6b the line was busy for too long": (
+        ON_OLD,
+        WANTED,
+        Facts(now=NOW, not_now=BUSY, attempt=held(BUSY, 86400.0, NOW, S.STAGED), inferring=OLD),
+        Fail(
+            end=S.FAILED_NO_CHANGE,
+            code="deployment.hold_expired",
+            reason="Given up after 24 h: the line was busy all the time.",
+        ),
+    ),
+    "6b no window for too long": (
+        ON_OLD,
+        WANTED,
+        Facts(now=NOW, not_now=WINDOW, attempt=held(WINDOW, 8 * 86400.0, NOW, S.STAGED), inferring=OLD),
+        Fail(
+            end=S.FAILED_NO_CHANGE,
+            code="deployment.hold_expired",
+            reason="Given up after 192 h: no maintenance window was open.",
+        ),
+    ),
+    "6 a line without a version does not wait": (
+        Installed(),
+        WANTED,
+        Facts(now=NOW, not_now=WINDOW, attempt=attempt(S.STAGED)),
+        Activate(digest=NEW, former=None),
+    ),
+    "6 a download does not wait for a window": (
+        ON_OLD,
+        WANTED,
+        Facts(now=NOW, not_now=WINDOW, attempt=attempt(S.DOWNLOADING), inferring=OLD),
+        Download(digest=NEW),
+    ),
+    "1 an activation that was begun does not wait": (
+        ON_OLD,
+        WANTED,
+        Facts(now=NOW, not_now=BUSY, attempt=activating(), inferring=OLD),
+        Activate(digest=NEW, former=OLD),
+    ),
+    "7 a pause": (ON_OLD, WANTED, Facts(attempt=attempt(S.DOWNLOADING, fault=DOWN, tries=1), waiting=True), None),
+    # rule 8: the way
+    "8 downloading": (ON_OLD, WANTED, Facts(attempt=attempt(S.DOWNLOADING)), Download(digest=NEW)),
+    "8 verifying": (ON_OLD, WANTED, Facts(attempt=attempt(S.VERIFYING)), Verify(digest=NEW)),
+    "8 self-testing": (ON_OLD, WANTED, Facts(attempt=attempt(S.SELF_TESTING)), SelfTest(digest=NEW)),
+    "8 staged": (ON_OLD, WANTED, Facts(attempt=attempt(S.STAGED), inferring=OLD), Activate(digest=NEW, former=OLD)),
+    "8 staged, while the version before the last is in use": (
         ON_OLD,
         WANTED,
         Facts(attempt=attempt(S.STAGED), inferring=OTHER),
         Activate(digest=NEW, former=OTHER),
     ),
-    "7 staged, to replace a damaged self": (
+    "8 staged, to replace a damaged self": (
         Installed(current=NEW, previous=OLD),
         WANTED,
         Facts(attempt=attempt(S.STAGED), inferring=None),
         Activate(digest=NEW, former=OLD),
     ),
-    "7 staged, the first version ever": (
+    "8 staged, the first version ever": (
         Installed(),
         WANTED,
         Facts(attempt=attempt(S.STAGED)),

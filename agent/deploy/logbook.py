@@ -1,0 +1,127 @@
+"""Takes down where each attempt stands and how long it has taken, then reports it: the journal first, always."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from agent.clock import Clock
+from agent.deploy.attempt import Attempt
+from agent.deploy.journal import Journal
+from wire import deployment
+from wire.deployment import DeploymentReport
+from wire.deployment import DeploymentState as S
+from wire.errors import LinesideError
+
+log = logging.getLogger(__name__)
+
+KEEP_EVERY_S: Final = 600.0
+
+
+class Logbook:
+    """The way of every attempt into the journal and to the fleet.
+
+    Args:
+        reports: takes each report for good (the outbox); raising makes it be offered again.
+        inferring: the digest of the session in use for a model, None where none is.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        reports: Callable[[DeploymentReport], None],
+        clock: Clock,
+        inferring: Callable[[str], str | None],
+    ) -> None:
+        self._journal = journal
+        self._reports = reports
+        self._clock = clock
+        self._inferring = inferring
+        self._reported: dict[str, tuple[str, int]] = {}
+        self._since_ns = dict.fromkeys(journal.models(), clock.monotonic_ns())  # up to when time is counted
+
+    def latest(self, model: str) -> Attempt | None:
+        """Return a model's latest attempt with its time counted up to now."""
+        attempt = self._journal.of(model).attempt
+        return attempt.aged(self._elapsed_s(model)) if attempt is not None else None
+
+    def count_time(self, model: str) -> None:
+        """Take down now and then how long an attempt has taken, so that a kill forgets little of it."""
+        attempt = self._journal.of(model).attempt
+        if attempt is not None and attempt.state not in deployment.ENDS and self._elapsed_s(model) > KEEP_EVERY_S:
+            self.keep(attempt)
+
+    def keep(self, attempt: Attempt) -> Attempt:
+        """Journal an attempt without a report; the time up to now is counted for what it was in until now."""
+        before = self._journal.of(attempt.model).attempt
+        if before is not None and before.deployment_id == attempt.deployment_id:
+            counted = before.aged(self._elapsed_s(attempt.model))
+            attempt = replace(attempt, spent_s=counted.spent_s, held_s=counted.held_s)
+        self._journal.write(attempt)
+        self._since_ns[attempt.model] = self._clock.monotonic_ns()
+        return attempt
+
+    def begin(self, attempt: Attempt) -> Attempt:
+        """Journal that the state's step is begun once more."""
+        return self.keep(replace(attempt, tries=attempt.tries + 1))
+
+    def enter(self, attempt: Attempt, state: S, tries: int = 0) -> Attempt:
+        """Journal a new state, then report it.
+
+        Raises:
+            LinesideError: `deployment.illegal_transition`, or what journal and `reports` raise.
+        """
+        if state not in deployment.TRANSITIONS[attempt.state]:
+            raise LinesideError(
+                "deployment.illegal_transition", f"{attempt.model}: from {attempt.state} to {state} there is no way."
+            )
+        attempt = self._say(replace(attempt, state=state, tries=tries, hold=None))
+        log.info("%s %s: %s.", attempt.model, attempt.digest[:12], state, extra={"event": "deployment.moved"})
+        self.report(attempt.model)
+        return attempt
+
+    def hold(self, attempt: Attempt, hold: deployment.Hold | None) -> Attempt:
+        """Journal what an attempt waits for, or that it no longer does, then report it."""
+        attempt = self._say(replace(attempt, hold=hold))
+        if hold is not None:
+            log.warning(
+                "%s %s waits: %s, at most until %s.",
+                attempt.model,
+                attempt.digest[:12],
+                hold.reason.replace("_", " "),
+                hold.deadline.isoformat(timespec="minutes"),
+                extra={"event": "deployment.waits"},
+            )
+        else:
+            log.info("%s %s goes on.", attempt.model, attempt.digest[:12], extra={"event": "deployment.goes_on"})
+        self.report(attempt.model)
+        return attempt
+
+    def report(self, model: str) -> None:
+        """Hand over the report of the journal's latest word on a model, unless that was done since boot.
+
+        After a boot it is made again, the same in every byte; the fleet takes an equal sequence for a duplicate.
+        """
+        attempt = self._journal.of(model).attempt
+        if attempt is None or attempt.report is None:
+            return
+        key = (attempt.deployment_id, attempt.sequence)
+        if self._reported.get(model) != key:
+            self._reports(attempt.report)
+            self._reported[model] = key
+
+    def _say(self, attempt: Attempt) -> Attempt:
+        return self.keep(
+            replace(
+                attempt,
+                sequence=attempt.sequence + 1,
+                at=self._clock.now_utc(),
+                inferring=self._inferring(attempt.model),
+            )
+        )
+
+    def _elapsed_s(self, model: str) -> float:
+        now_ns = self._clock.monotonic_ns()
+        return max(0.0, (now_ns - self._since_ns.setdefault(model, now_ns)) / 1e9)
