@@ -67,7 +67,7 @@ def _tick(say: object) -> None:
     while True:
         time.sleep(TICK_S)
         now = time.monotonic_ns()
-        if now - before > 4 * TICK_S * 1e9:
+        if now - before > 2 * TICK_S * 1e9:
             say(f"stalled {now - before}")  # type: ignore[operator]
         before = now
 
