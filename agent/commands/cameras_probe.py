@@ -103,7 +103,12 @@ def _settings_of(args: argparse.Namespace) -> SourceSettings:
         if args.user is not None:
             import getpass
 
-            password = getpass.getpass(f"Password of {args.user}: ")
+            try:
+                password = getpass.getpass(f"Password of {args.user}: ")
+            except EOFError as error:
+                raise LinesideError(
+                    "usage.invalid", "No password was given.", "Type it, or use --credentials-file where nobody can."
+                ) from error
             text = addresses.with_credentials(text, args.user, password)
         return SourceSettings(kind="rtsp", url=text, policy="latest", credentials_file=credentials)
     path = Path(text)

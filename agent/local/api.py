@@ -131,9 +131,8 @@ class LocalApi:
         view = request.names["view"]
         seen = _known(views, view, "view").snapshot(SNAPSHOT_S)
         if isinstance(seen, NoFrame):
-            raise LinesideError(
-                "source.unavailable", f"View {view} gives no picture: {seen.reason}.", "See lineside status."
-            )
+            sentence = f"View {view} gives no picture: {seen.reason.rstrip('.')}."
+            raise LinesideError("source.unavailable", sentence, "See lineside status.")
         return seen
 
 

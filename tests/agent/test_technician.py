@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -62,7 +63,7 @@ def agent(tmp_path: Path) -> Iterator[LocalAgent]:
 
 
 @pytest.fixture
-def run(agent: LocalAgent, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(agent: LocalAgent, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """Run a command on press 7; returns its exit status, what it printed and what it said."""
     monkeypatch.setenv("LINESIDE_DATA_DIR", str(agent.folder))
 
@@ -72,7 +73,8 @@ def run(agent: LocalAgent, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 
-    return body
+    yield body
+    logging.getLogger("agent").setLevel(logging.NOTSET)  # `cameras probe` and `test` keep the log to themselves
 
 
 def test_the_cameras_are_listed_and_a_lost_one_says_why(run: Run) -> None:
@@ -309,6 +311,16 @@ def test_a_folder_of_pictures_is_probed_and_the_settings_for_it_are_shown(run: R
     assert "5 frames" in out
     assert f'kind = "folder"\npath = "{folder}"' in out
     assert cv2.imread(str(tmp_path / "last.jpg")) is not None
+
+
+def test_a_password_that_nobody_can_type_is_told_and_not_a_fault(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_terminal(_prompt: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("getpass.getpass", no_terminal)
+    status, _, err = run("cameras", "probe", "rtsp://10.0.0.7/live", "--user", "admin")
+    assert status == 2
+    assert "--credentials-file" in err
 
 
 def test_cameras_are_tested_from_the_settings_before_any_agent_runs(
