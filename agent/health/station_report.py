@@ -29,8 +29,6 @@ class Tally(Protocol):
     @property
     def received(self) -> int: ...
     @property
-    def answered(self) -> int: ...
-    @property
     def repeats(self) -> int: ...
     @property
     def unrecorded(self) -> int: ...
@@ -134,10 +132,12 @@ def look(
     views = tuple(_view(station, view, counts[view], feed_health[view], tally, rates, now_ns) for view in feeds)
     percentiles = tally.percentiles_ms()
     cameras = {view: health.process_id for view, health in feed_health.items() if health.process_id is not None}
+    # Each is read once, verdicts before triggers: a report that is made while parts pass agrees with itself.
+    verdicts, missed = tally.verdicts, worker.missed_count
     health = StationHealth(
         station=station,
-        triggers=tally.received + worker.missed_count,
-        verdicts=tally.answered + worker.missed_count,
+        triggers=tally.received + missed,
+        verdicts=sum(verdicts.values()) + missed,
         frames_in=sum(view.frames_in for view in views),
         frames_used=sum(view.frames_used for view in views),
         frames_not_triggered=sum(view.frames_not_triggered for view in views),
@@ -153,10 +153,10 @@ def look(
     status = StationStatus(
         health=health,
         ready=state.ready,
-        verdicts=tally.verdicts,
+        verdicts=verdicts,
         without_verdict=dict(sorted(tally.without_verdict.items())[:_REASONS_MOST]),
         steps_ms=tally.step_percentiles_ms(),
-        missed=worker.missed_count,
+        missed=missed,
         unrecorded=tally.unrecorded,
         line=around.line,
         line_trouble=around.line_trouble(),
