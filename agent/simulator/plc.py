@@ -76,6 +76,7 @@ class SimulatedPlc:
         self._stop = threading.Event()
         self._cut = threading.Event()
         self._listening = threading.Event()
+        self._is_refused = False
         body = self._hold_registers if settings.role == "server" else self._connect_for_ever
         self._thread = threading.Thread(target=body, name="simulated-plc", daemon=True)
 
@@ -86,7 +87,7 @@ class SimulatedPlc:
             LinesideError: `storage.in_use` where the port cannot be had.
         """
         self._thread.start()
-        if self._settings.role == "server" and not self._listening.wait(_START_TIMEOUT_S):
+        if self._settings.role == "server" and (not self._listening.wait(_START_TIMEOUT_S) or self._is_refused):
             raise LinesideError(
                 "storage.in_use", f"The simulated PLC cannot listen on port {self.port}.", "Choose another port."
             )
@@ -135,7 +136,12 @@ class SimulatedPlc:
         registers = SimData(base, count=register_map.ALL_REGISTERS, values=0, datatype=DataType.REGISTERS)
         device = SimDevice(id=unit, simdata=[registers], action=self._before_access)
         server = ModbusTcpServer(device, address=(self._settings.host, self.port))
-        await server.serve_forever(background=True)
+        try:
+            await server.serve_forever(background=True)
+        except RuntimeError:  # the library's word for a port that is taken
+            self._is_refused = True
+            self._listening.set()
+            return
         self.port = server.transport.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
         self._listening.set()
         next_s = time.monotonic()

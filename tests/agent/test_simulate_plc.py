@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from agent.simulator.plc import PlcSettings, SimulatedPlc
 from tests.support.plc_stand import Role, Station, line_at
 from tests.support.ports import free_port
+from wire.errors import LinesideError
 
 
 @pytest.mark.parametrize("role", ["server", "client"])
@@ -32,6 +36,17 @@ def test_its_parts_reach_the_station_and_their_results_come_back(tmp_path: Path,
     assert [row["sequence"] for row in account if row["event"] == "result"] == station.sequences
     assert len(station.sequences) >= 5, "a part may be missed where the machine is busy"
     assert station.recipe == 2
+
+
+def test_a_taken_port_is_told_at_once(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        plc = SimulatedPlc(PlcSettings(port=taken.getsockname()[1], count_file=tmp_path / "plc.jsonl"))
+        before = time.monotonic()
+        with pytest.raises(LinesideError) as caught:
+            plc.start()
+        plc.stop()
+    assert caught.value.code == "storage.in_use"
+    assert time.monotonic() - before < 5.0
 
 
 @pytest.mark.parametrize(
