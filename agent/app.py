@@ -13,16 +13,18 @@ from typing import Final
 import cv2
 import onnxruntime
 
-from agent import identity
+from agent import identity, status
 from agent.capture import commissioned
 from agent.capture.encode import PictureKeeper
 from agent.capture.feed import Feed
 from agent.capture.reference import ReferenceStore
 from agent.capture.target import CalibrationStore
 from agent.clock import SystemClock
-from agent.deploy import compatibility, selftest
+from agent.deploy import compatibility, plan, selftest
 from agent.deploy.journal import Journal
-from agent.deploy.runner import Runner
+from agent.deploy.runner import Runner, RunnerOptions
+from agent.deploy.settings import DeploySettings
+from agent.deploy.site import Site
 from agent.deploy.store import Store
 from agent.desired import DesiredKeeper
 from agent.health import cores, memory, time_quality
@@ -59,6 +61,7 @@ _JOIN_TIMEOUT_S: Final = 5.0
 _MOST_THREADS: Final = 4
 _SWITCH_INTERVAL_S: Final = 0.0005
 _MIB: Final = 1024 * 1024
+_HOUR_S: Final = 3600.0
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
@@ -161,6 +164,8 @@ class Agent:
             tester=selftest.tester_of(
                 selftest.SelfTestOptions(provider=settings.runtime.provider, threads=settings.runtime.threads)
             ),
+            options=_runner_options(settings.deploy),
+            not_now=Site(settings.deploy.windows, settings.deploy.timezone, data_dir, self._clock).not_now,
         )
         self._keeper = Keeper(
             desired=DesiredKeeper(data_dir, device, self._api),
@@ -313,6 +318,7 @@ class Agent:
             models=self._running(),
             refusals=self._keeper.refusals,
             local_address=self._local.address if self._local is not None else None,
+            deployments=tuple(status.deployment_status(attempt) for attempt in self._runner.under_way()),
         )
 
     def _deployment_of(self, model: str, digest: str) -> str | None:
@@ -339,6 +345,18 @@ class Agent:
             )
         except LinesideError as error:
             log.warning("The event %s is not told: %s", name, error, extra={"event": "event.lost"})
+
+
+def _runner_options(deploy: DeploySettings) -> RunnerOptions:
+    return RunnerOptions(
+        keep_free_bytes=deploy.keep_free_mb * _MIB,
+        limits=plan.Limits(
+            attempt_s=deploy.attempt_h * _HOUR_S,
+            no_space_s=deploy.no_space_h * _HOUR_S,
+            maintenance_window_s=deploy.maintenance_window_h * _HOUR_S,
+            line_busy_s=deploy.line_busy_h * _HOUR_S,
+        ),
+    )
 
 
 def _tls(mqtt: MqttSettings) -> Tls | None:

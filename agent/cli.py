@@ -17,6 +17,7 @@ _COMMANDS: Final = (
     "cameras",
     "snapshot",
     "recipes",
+    "line",
     "enroll",
     "infer",
     "model",

@@ -57,6 +57,7 @@ class Keeper:
         self._poll_interval_s = poll_interval_s
         self._hint = threading.Event()
         self._reachable = True
+        self._next_read_ns = 0
         self.refusals: tuple[str, ...] = ()
 
     @property
@@ -71,19 +72,24 @@ class Keeper:
     def run(self, worker: Worker) -> None:
         """Keep the device as desired until told to stop."""
         self._boot()
-        next_read_ns = 0
         while not worker.stop.is_set():
             worker.beat()
-            if self._hint.is_set() or self._clock.monotonic_ns() >= next_read_ns:
+            if self._must_read():
                 self._hint.clear()
-                next_read_ns = self._clock.monotonic_ns() + int(self._poll_interval_s * 1e9)
+                self._next_read_ns = self._clock.monotonic_ns() + int(self._poll_interval_s * 1e9)
                 if self._refresh():
                     self._apply()
             self._deploy(worker)
             self._clock.wait(worker.stop, _TICK_S)
 
+    def _must_read(self) -> bool:
+        return self._hint.is_set() or self._clock.monotonic_ns() >= self._next_read_ns
+
     def _deploy(self, worker: Worker) -> None:
-        """Take deployments as far as they go now; what cannot be written now is tried again at the next tick."""
+        """Take deployments as far as they go now, or until the desired document is to be read: it may take them back.
+
+        What cannot be written now is tried again at the next tick.
+        """
 
         def go_on() -> bool:
             worker.beat()
@@ -92,6 +98,8 @@ class Keeper:
         try:
             while go_on() and self._runner.step(self._desired.current, go_on):
                 self._apply()  # a recipe that waited for a model, or was refused by the former version, may fit now
+                if self._must_read():
+                    break
         except LinesideError as error:
             log.error("A deployment waits: %s", error, extra={"event": "deployment.held"})  # noqa: TRY400
 

@@ -13,6 +13,8 @@ import msgspec
 
 from agent import settings_checks
 from agent.capture.settings import SourceSettings, VitalsSettings
+from agent.deploy import settings as deploy_settings
+from agent.deploy.settings import DeploySettings
 from agent.line.settings import LineSettings, OutputSettings
 from agent.settings_checks import Problem
 from wire import ids, strict_toml
@@ -196,6 +198,7 @@ class Settings:
     health: HealthSettings = HealthSettings()
     outbox: OutboxSettings = OutboxSettings()
     local: LocalSettings = LocalSettings()
+    deploy: DeploySettings = dataclasses.field(default_factory=DeploySettings)
 
     @property
     def data_dir(self) -> Path:
@@ -240,6 +243,7 @@ def _problems_of(settings: Settings) -> list[Problem]:
     mqtt = settings.mqtt
     found += settings_checks.of_tls(mqtt.ca_file, mqtt.certificate_file, mqtt.key_file)
     found += settings_checks.of_local(settings.local.host, allow_network=settings.local.allow_network)
+    found += deploy_settings.problems_of(settings.deploy)
     names = [station.id for station in settings.stations]
     for number, station in enumerate(settings.stations):
         place = f"stations[{number}]"

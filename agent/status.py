@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from agent.deploy.attempt import Attempt
 from wire import codec
+from wire.deployment import Hold
 from wire.errors import LinesideError
 from wire.inspection import Utc
 from wire.messages import Health, RunningModel, StationHealth
@@ -88,6 +90,33 @@ class StationStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentStatus:
+    """A deployment that has not ended.
+
+    Args:
+        hold: what it waits for, and until when at most.
+        trouble: what went wrong last, empty where nothing did.
+    """
+
+    model: str
+    digest: str
+    state: str
+    hold: Hold | None = None
+    trouble: str = ""
+
+
+def deployment_status(attempt: Attempt) -> DeploymentStatus:
+    """Return what a technician should know of an attempt."""
+    return DeploymentStatus(
+        model=attempt.model,
+        digest=attempt.digest,
+        state=attempt.state.value,
+        hold=attempt.hold,
+        trouble=attempt.fault.reason if attempt.fault is not None else "",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """The running agent as a technician sees it.
 
@@ -109,6 +138,7 @@ class Status:
     pictures_waiting: int
     models: tuple[RunningModel, ...] = ()
     refusals: tuple[str, ...] = ()
+    deployments: tuple[DeploymentStatus, ...] = ()
     stations: tuple[StationStatus, ...] = ()
     threads_stalled: tuple[str, ...] = ()
     local_address: str | None = None

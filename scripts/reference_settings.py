@@ -111,8 +111,11 @@ def _type_of(hint: Any) -> str:
             for name, text in _BOUNDS.items()
             if (value := getattr(mark, name)) is not None
         ]
-        if any(isinstance(mark, msgspec.Meta) and mark.pattern for mark in marks):
-            bounds.append("small letters, digits and hyphens")
+        bounds += [
+            mark.description or "small letters, digits and hyphens"
+            for mark in marks
+            if isinstance(mark, msgspec.Meta) and mark.pattern
+        ]
         return ", ".join([_type_of(inner), *bounds])
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:

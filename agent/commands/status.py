@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from agent.commands.running import LastWord
-    from agent.status import StationStatus
+    from agent.status import DeploymentStatus, StationStatus
     from wire.messages import Health
 
 
@@ -54,6 +54,8 @@ def _lines(word: LastWord) -> Iterator[str]:
     for model in found.models:
         digest = model.digest[:12] if model.digest else "none active"
         yield f"model       {model.model}: {digest}  on {model.provider or '-'}"
+    for deployment in found.deployments:
+        yield from _deployment(deployment)
     for station in found.stations:
         yield from _station(station)
     yield from (f"refused     {sentence}" for sentence in found.refusals)
@@ -73,6 +75,18 @@ def _device(health: Health) -> str:
     if health.clock_offset_ms is not None:
         words.append(f"clock {health.clock_offset_ms:+.1f} ms")
     return ", ".join(words)
+
+
+def _deployment(deployment: DeploymentStatus) -> Iterator[str]:
+    hold, state = deployment.hold, deployment.state.replace("_", " ")
+    words = f"deploying   {deployment.model}: {deployment.digest[:12]}  {state}"
+    if hold is not None:
+        until = f"{hold.deadline.astimezone():%Y-%m-%d %H:%M}"
+        yield f"{words}, WAITS: {hold.reason.replace('_', ' ')}, at most until {until}"
+    elif deployment.trouble:
+        yield f"{words}, tried again: {deployment.trouble}"
+    else:
+        yield words
 
 
 def _station(station: StationStatus) -> Iterator[str]:

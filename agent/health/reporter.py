@@ -20,7 +20,7 @@ from agent.health import exposition, fit, station_report, troubles
 from agent.health.probes import DeviceReading, Probes
 from agent.health.rates import FrameRates
 from agent.health.station_report import Feed, Report, Surroundings, Worker
-from agent.status import Status
+from agent.status import DeploymentStatus, Status
 from wire.errors import LinesideError
 from wire.messages import Event, Health, Lane, RunningModel, Severity
 from wire.mint import Mint
@@ -74,6 +74,7 @@ class Overview:
     models: tuple[RunningModel, ...]
     refusals: tuple[str, ...]
     local_address: str | None = None
+    deployments: tuple[DeploymentStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,6 +257,7 @@ class Reporter:
             pictures_waiting=overview.pictures_waiting,
             models=overview.models,
             refusals=overview.refusals,
+            deployments=overview.deployments,
             stations=tuple(report.status for report in reports.values()),
             threads_stalled=health.threads_stalled,
             local_address=overview.local_address,

@@ -225,3 +225,16 @@ def test_a_thread_that_fails_is_started_again_and_counted() -> None:
     assert done.wait(5)
     assert worker.failures == 2
     assert worker.join(1)
+
+
+def test_a_long_deployment_does_not_keep_the_document_from_being_read(
+    tmp_path: Path, run: Callable[[Keeper], None]
+) -> None:
+    """A version that was taken back is not downloaded to its end: each hint is heeded between two steps."""
+    api, runner = Api(FIRST), Runner(steps=10**9)
+    keeper = keeper_of(tmp_path, api, runner, Stations())
+    run(keeper)
+    until(lambda: "step 1" in runner.calls)
+    api.document = replace(FIRST, revision=3)
+    keeper.wake()
+    until(lambda: "step 3" in runner.calls)

@@ -1,0 +1,81 @@
+"""`lineside line`: say that the line must not be touched for a while, or that it may be again."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import Any, Final
+
+from agent.commands import running
+from wire import command_line
+from wire.errors import LinesideError
+
+SCHEMA: Final = "lineside.line/1"
+LONGEST_S: Final = 7 * 86400.0
+_UNITS_S: Final = {"min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def add_parser(subparsers: Any) -> None:
+    """Mount the command."""
+    parser = subparsers.add_parser("line", help="say that no version may be swapped for a while, or that one may be")
+    running.add_arguments(parser)
+    running.add_json(parser)
+    parser.set_defaults(run=show)
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB")
+    busy = verbs.add_parser("busy", help="swap no version until the time is over or the line is free")
+    running.add_arguments(busy, below=True)
+    busy.add_argument(
+        "--for", dest="for_s", type=_seconds, required=True, metavar="TIME", help="30min, 8h or 2d; at most 7d"
+    )
+    busy.add_argument("--why", default="", metavar="TEXT", help="what whoever wonders should know")
+    busy.set_defaults(run=take)
+    free = verbs.add_parser("free", help="versions may be swapped again")
+    running.add_arguments(free, below=True)
+    free.set_defaults(run=release)
+
+
+def show(args: argparse.Namespace) -> int:
+    """Tell whether the line is busy."""
+    from datetime import UTC, datetime
+
+    from agent.deploy import line_busy
+
+    lock = line_busy.read(running.data_dir_of(args), datetime.now(UTC))
+    if args.json:
+        command_line.print_json(SCHEMA, {"busy": lock})
+    elif lock is None:
+        print("free")
+    else:
+        print(f"busy until {lock.until.astimezone():%Y-%m-%d %H:%M}{f': {lock.why}' if lock.why else ''}")
+    return 0
+
+
+def take(args: argparse.Namespace) -> int:
+    """Set the lock; a deployment that is ready waits until it is over."""
+    from datetime import UTC, datetime, timedelta
+
+    from agent.deploy import line_busy
+
+    folder = running.data_dir_of(args)
+    if not folder.is_dir():
+        raise LinesideError("resource.not_found", f"{folder}: no agent has its files there.", "Name its data folder.")
+    until = datetime.now(UTC) + timedelta(seconds=args.for_s)
+    line_busy.take(folder, line_busy.LineBusy(until=until, why=args.why[:200]))
+    print(f"busy until {until.astimezone():%Y-%m-%d %H:%M}")
+    return 0
+
+
+def release(args: argparse.Namespace) -> int:
+    """Remove the lock."""
+    from agent.deploy import line_busy
+
+    line_busy.free(running.data_dir_of(args))
+    print("free")
+    return 0
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"(\d{1,6})(min|h|d)", text)
+    if found is None or not 0 < (seconds := int(found[1]) * _UNITS_S[found[2]]) <= LONGEST_S:
+        raise argparse.ArgumentTypeError(f"{text!r} is not 30min, 8h or 2d, and at most 7d")
+    return seconds
