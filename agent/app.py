@@ -6,7 +6,7 @@ import logging
 import platform
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
@@ -58,9 +58,9 @@ log = logging.getLogger(__name__)
 _BOOT_KEY: Final = "boot"
 _SALT_KEY: Final = "sampling_salt"
 _JOIN_TIMEOUT_S: Final = 5.0
-_MOST_THREADS: Final = 4
 _SWITCH_INTERVAL_S: Final = 0.0005
 _MIB: Final = 1024 * 1024
+_ROOM_AGAIN_S: Final = 5.0
 _HOUR_S: Final = 3600.0
 
 
@@ -71,17 +71,41 @@ def run(settings: Settings, stop: threading.Event) -> None:
         LinesideError: where it cannot start: not enrolled, a source that cannot be opened, no right to its data folder.
     """
     enrolment = identity.read(settings.data_dir, settings.device.id)
-    agent = Agent(
-        settings,
-        credential=enrolment.credential,
-        mqtt_host=settings.mqtt.host or enrolment.mqtt_host,
-        mqtt_port=settings.mqtt.port or enrolment.mqtt_port,
+    agent = _when_there_is_room(
+        lambda: Agent(
+            settings,
+            credential=enrolment.credential,
+            mqtt_host=settings.mqtt.host or enrolment.mqtt_host,
+            mqtt_port=settings.mqtt.port or enrolment.mqtt_port,
+        ),
+        stop,
     )
+    if agent is None:
+        return
     agent.start()
     try:
         stop.wait()
     finally:
         agent.close()
+
+
+def _when_there_is_room(build: Callable[[], Agent], stop: threading.Event) -> Agent | None:
+    """Build the agent as soon as the disk lets it write its marks; None where it is told to stop before that.
+
+    Without its outbox it could record no verdict, and would only divert parts; the line does that by itself meanwhile.
+    """
+    told = False
+    while not stop.is_set():
+        try:
+            return build()
+        except LinesideError as error:
+            if error.code != "storage.full":
+                raise
+            if not told:
+                log.error("The agent waits for room on the disk: %s", error, extra={"event": "agent.waits_for_room"})  # noqa: TRY400
+            told = True
+        stop.wait(_ROOM_AGAIN_S)
+    return None
 
 
 class Agent:
@@ -107,8 +131,13 @@ class Agent:
         )
         # Seconds since 1970 keep the count growing also when the outbox had to be set aside and the count with it.
         boot = max(int(self._outbox.meta_get(_BOOT_KEY) or 0) + 1, mint.clock_ms() // 1000)
-        self._outbox.meta_set(_BOOT_KEY, str(boot))
-        self._former_end = ending.begin(self._outbox)
+        try:
+            self._outbox.meta_set(_BOOT_KEY, str(boot))
+            salt = self._sampling_salt()
+            self._former_end = ending.begin(self._outbox)
+        except LinesideError:
+            self._outbox.close()
+            raise
         self._mint = mint.Mint(int(self._outbox.meta_get(HIGH_WATER_KEY) or 0))
         self._wall_clock = time_quality.WallClock(self._clock, lambda: self._mint.high_water_ms)
         self._api = FleetApi(settings.fleet.url, device, credential)
@@ -125,7 +154,7 @@ class Agent:
             references=ReferenceStore(commissioned.root_of(data_dir)),
             turns=Turns(max(1, cores.usable() // settings.runtime.threads), self._clock),
             runtime=settings.runtime,
-            sampling_salt=self._sampling_salt(),
+            sampling_salt=salt,
             time_quality=self._wall_clock.quality,
             tell=self._tell,
         )

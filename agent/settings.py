@@ -114,11 +114,12 @@ class OutboxSettings:
     """How much the device keeps while the fleet is away.
 
     Args:
-        max_mb: of records, in 2**20 bytes.
+        max_mb: of records, in 2**20 bytes; a record takes about 1.3 kB, so that the default holds some 800,000. When it
+            is full, pictures give way first.
         pictures_max_mb: of pictures, in 2**20 bytes.
     """
 
-    max_mb: Annotated[int, msgspec.Meta(ge=8)] = 256
+    max_mb: Annotated[int, msgspec.Meta(ge=8)] = 1024
     pictures_max_mb: Annotated[int, msgspec.Meta(ge=1)] = 256
 
 

@@ -14,7 +14,7 @@ from scripts import soak_fleet
 from tests.support import require
 
 DEVICES = 200
-SECONDS = 40.0
+SECONDS = 60.0
 
 
 @pytest.mark.timeout(240)
