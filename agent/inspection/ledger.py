@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from agent.inspection import account
@@ -16,12 +16,14 @@ log = logging.getLogger(__name__)
 
 MAX_OWED: Final = 10_000
 MAX_MISSED_RECORDS: Final = 100_000
+FILLED_AT_ONCE: Final = 200
 
 
 class Outbox(Protocol):
     """What is needed of the outbox."""
 
     def put_inspection(self, inspection: Inspection, *, line_run: str | None) -> int: ...
+    def put_inspections(self, inspections: Sequence[Inspection], *, line_run: str | None) -> int: ...
     def last_trigger(self, station: str) -> tuple[str, int] | None: ...
     def meta_get(self, key: str) -> str | None: ...
     def meta_set(self, key: str, value: str) -> None: ...
@@ -140,10 +142,13 @@ class Ledger:
             missed.last - first + 1,
             extra={"event": "parts.missed"},
         )
-        for each in range(first, missed.last + 1):
-            self._outbox.put_inspection(self._missed(run, each, self._reason_of(run, each)), line_run=run)
-            self._last = (run, each)
-            self.missed_count += 1
+        # Many at once: after a long stop the line waits for its next verdict meanwhile.
+        for start in range(first, missed.last + 1, FILLED_AT_ONCE):
+            some = range(start, min(start + FILLED_AT_ONCE, missed.last + 1))
+            records = [self._missed(run, each, self._reason_of(run, each)) for each in some]
+            self._outbox.put_inspections(records, line_run=run)
+            self._last = (run, some[-1])
+            self.missed_count += len(records)
 
     def _reason_of(self, run: str, sequence: int) -> Reason:
         """Why a sequence has no record: it was counted before we met the line, or while we listened."""

@@ -7,7 +7,7 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
@@ -142,24 +142,31 @@ class Outbox:
         Raises:
             LinesideError: as `put`.
         """
-        encoded = self._encoded(Lane.INSPECTIONS, inspection)
+        return self.put_inspections((inspection,), line_run=line_run)
+
+    def put_inspections(self, inspections: Sequence[Inspection], *, line_run: str | None) -> int:
+        """Record some inspections as `put_inspection` does one, all of them or none; return the last seq."""
+        encoded = [self._encoded(Lane.INSPECTIONS, inspection) for inspection in inspections]
+        length = sum(map(len, encoded))
 
         def action() -> int:
             self._make_room(Lane.INSPECTIONS)
-            seq = self._rows.append(Lane.INSPECTIONS, encoded)
-            self._rows.count(inspection)
-            if line_run is not None and inspection.trigger_sequence is not None:
-                self._rows.remember_trigger(inspection.station, line_run, inspection.trigger_sequence)
+            seq = 0
+            for inspection, body in zip(inspections, encoded, strict=True):
+                seq = self._rows.append(Lane.INSPECTIONS, body)
+                self._rows.count(inspection)
+                if line_run is not None and inspection.trigger_sequence is not None:
+                    self._rows.remember_trigger(inspection.station, line_run, inspection.trigger_sequence)
             return seq
 
         self._flusher.give_way()
         try:
-            return self._write(action, len(encoded))
+            return self._write(action, length)
         except LinesideError as error:
             # The disk itself is full: pictures go before any record is refused.
             if error.code != "storage.full" or not self._borrowing.free_some_disk():
                 raise
-            return self._write(action, len(encoded))
+            return self._write(action, length)
 
     def emit_counters(self) -> int:
         """Move the whole count of changed cells into the counters lane; return how many cells that were.

@@ -387,6 +387,27 @@ def test_the_last_trigger_never_goes_back_within_a_run(tmp_path: Path) -> None:
     again.close()
 
 
+def test_many_inspections_are_recorded_all_or_none_and_counted(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    some = [records.inspection(sequence=n) for n in range(1, 201)]
+    assert outbox.put_inspections(some, line_run="r") == 200
+    assert outbox.last_trigger("s1") == ("r", 200)
+    calls = []
+
+    def fail_late(*_: object) -> None:
+        calls.append(1)
+        if len(calls) == 100:
+            raise LinesideError("storage.full", "No room.")
+
+    monkeypatch.setattr(outbox._rows, "count", fail_late)
+    with pytest.raises(LinesideError):
+        outbox.put_inspections([records.inspection(sequence=n) for n in range(201, 401)], line_run="r")
+    monkeypatch.undo()
+    assert outbox.stats().unsettled == 200
+    assert outbox.last_trigger("s1") == ("r", 200)
+    outbox.emit_counters()
+    assert sum(c.count for c in counters_of(drained(outbox, Lane.COUNTERS))) == 200
+
+
 def test_marks_survive_a_restart(tmp_path: Path) -> None:
     box = opened(tmp_path / "o.db")
     assert box.meta_get("boot") is None

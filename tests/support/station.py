@@ -105,6 +105,9 @@ class MemoryOutbox:
             self._last[inspection.station] = (line_run, inspection.trigger_sequence)
         return len(self.inspections)
 
+    def put_inspections(self, inspections: Sequence[Inspection], *, line_run: str | None) -> int:
+        return [self.put_inspection(inspection, line_run=line_run) for inspection in inspections][-1]
+
     def last_trigger(self, station: str) -> tuple[str, int] | None:
         return self._last.get(station)
 
