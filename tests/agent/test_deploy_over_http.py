@@ -173,6 +173,14 @@ def test_each_lasting_fault_ends_as_documented_within_its_budget(server: FlakySe
         assert "24 h" in line.device.reports[-1].reason
 
 
+def test_answers_of_no_use_are_not_counted_while_each_brings_bytes(server: FlakyServer, line: Line) -> None:
+    server.faults, server.always = ["drop 100000"], "truncated 200000"
+    line.run()
+    assert line.end == (S.SUCCEEDED, "")
+    assert len([one for one in server.asked if one.digest == model_of(line.found)]) > DOWNLOAD_TRIES
+    assert server.sent[model_of(line.found)] == MODEL_BYTES
+
+
 def test_a_line_that_stalls_for_ever_is_given_up_when_the_time_is_over(server: FlakyServer, line: Line) -> None:
     line.device.options = replace(line.device.options, limits=replace(line.device.options.limits, attempt_s=HOUR_S))
     line.device.boot()
