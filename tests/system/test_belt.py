@@ -1,7 +1,8 @@
-"""A belt of 10,000 parts with stops, touching parts, speed changes, two recipes, three views, an agent that is killed
+"""A belt of parts with stops, touching parts, speed changes, two recipes, three views, an agent that is killed
 and a camera that is lost: all accounts agree, and no verdict is on the wrong part.
 
 Every picture names its part, and each record what the model read in it: scripts/belt.py holds them against each other.
+Here the belt is short enough for every run of the suite; `run.py soak belt` moves 10,000 parts and more.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from scripts.belt import LOST_CAMERA, RECIPES, Options
 from tests.support import require
 from tests.support.belt_books import UNSEEN, Books
 
-PARTS = 10_000
+PARTS = 3_000
 pytestmark = [pytest.mark.system, pytest.mark.timeout(480)]
 Outcome = tuple[dict[str, Any], Books]
 OPTIONS = Options(parts=PARTS, broker="mosquitto")
@@ -47,7 +48,7 @@ def test_the_belt_was_a_hard_one(outcome: Outcome) -> None:
     pairs = [pair for batch in batches for pair in itertools.pairwise(batch.parts)]
     assert sum(later.touching for _, later in pairs) > PARTS * 0.3
     assert max(later.at_s - earlier.at_s for earlier, later in pairs) > 0.2, "the belt stopped"
-    assert len(batches) >= 12, "the recipe changed again and again"
+    assert len(batches) >= PARTS // 500, "the recipe changed again and again"
     assert set(outcome[0]["recipes"]) == set(RECIPES.values())
 
 
