@@ -181,6 +181,7 @@ class Agent:
             self._clock,
             on_wake=self._wake,
             on_command=self._obey,
+            tell=self._tell,
         )
         self._runner = Runner(
             store=self._store,

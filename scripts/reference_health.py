@@ -69,6 +69,7 @@ _OTHERS = (
     ("`agent.killed`", "warning", "The agent's last run ended without notice; no record was lost."),
     ("`agent.power_lost`", "alarm", "The machine went down while the agent ran: the last 100 ms may be missing."),
     ("`outbox.set_aside`", "alarm", "The outbox was damaged; its file is kept, and a new one was begun."),
+    ("`link.publish_refused`", "alarm", "The broker refuses a lane's messages; they are kept and tried again."),
     ("`command.finished`", "note", "A command of the fleet was carried out."),
 )
 

@@ -23,7 +23,7 @@ from agent.uplink.presence import Presence
 from agent.uplink.protocol import ProtocolChoice
 from wire import codec, topics
 from wire.errors import LinesideError
-from wire.messages import Batch, Command, HostState, Lane, RangeAck, Reported, Wake
+from wire.messages import Batch, Command, HostState, Lane, RangeAck, Reported, Severity, Wake
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +105,7 @@ class Link:
         clock: for command expiry and waits.
         on_wake: called in the link's thread when the desired document should be read; must return at once.
         on_command: called likewise with a command that is neither expired nor a repetition.
+        tell: makes an event for people of its name, severity and text; called in the link's thread.
         rng: a seeded source of jitter for tests.
     """
 
@@ -116,6 +117,7 @@ class Link:
         *,
         on_wake: Callable[[], None],
         on_command: Callable[[Command], None],
+        tell: Callable[[str, Severity, str], None] | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._settings = settings
@@ -123,6 +125,7 @@ class Link:
         self._clock = clock
         self._on_wake = on_wake
         self._on_command = on_command
+        self._tell = tell
         self._backoff = Backoff(settings.reconnect_first_s, settings.reconnect_most_s, rng)
         self._choice = ProtocolChoice(settings.protocol, outbox.meta_get(PROTOCOL_MARK), clock.monotonic_ns())
         self._wake_in, self._wake_out = socket.socketpair()
@@ -320,15 +323,14 @@ class Link:
 
     def _puback(self, packet: int, refusal: str) -> None:
         batch = self._pending.pop(packet, None)
+        name = "state" if batch is None else batch.lane.value
         if not refusal:
+            self._said.discard(f"refused {name}")
             return
         self._count(publishes_refused=1)
-        name = "state" if batch is None else batch.lane.value
-        self._say(
-            f"refused {name}",
-            f"The broker refused a message on {name!r}: {refusal}. It is kept and tried again.",
-            "link.publish_refused",
-        )
+        sentence = f"The broker refused a message on {name!r}: {refusal}. It is kept and tried again."
+        if self._say(f"refused {name}", sentence, "link.publish_refused") and self._tell is not None:
+            self._tell("link.publish_refused", Severity.ALARM, sentence)
         if batch is not None:
             hold_s = self._settings.refused_hold_s
             self._held_ns[batch.lane] = self._clock.monotonic_ns() + int(hold_s * 1e9)
@@ -392,9 +394,11 @@ class Link:
             self._counts, **{name: getattr(self._counts, name) + number for name, number in more.items()}
         )
 
-    def _say(self, key: str, text: str, event: str) -> None:
-        """Log a trouble once, not once per round."""
-        if key not in self._said:
-            if len(self._said) < 200:
-                self._said.add(key)
-            log.error("%s", text, extra={"event": event})
+    def _say(self, key: str, text: str, event: str) -> bool:
+        """Log a trouble once, not once per round; True where it was said."""
+        if key in self._said:
+            return False
+        if len(self._said) < 200:
+            self._said.add(key)
+        log.error("%s", text, extra={"event": event})
+        return True

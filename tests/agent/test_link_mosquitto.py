@@ -46,6 +46,7 @@ class Side:
     link: Link
     wakes: list[float] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
+    told: list[tuple[str, Severity, str]] = field(default_factory=list)
 
     def inspect(self, count: int, pause_s: float = 0.0, start: int = 1) -> None:
         for n in range(start, start + count):
@@ -61,15 +62,17 @@ def device(
     options: dict[str, Any] = {"boot": 1, "reconnect_first_s": 0.05, "reconnect_most_s": 0.5, **settings}
     wakes: list[float] = []
     commands: list[Command] = []
+    told: list[tuple[str, Severity, str]] = []
     link = Link(
         LinkSettings(device=DEVICE, host=broker.host, port=broker.port, **options),
         outbox,
         SystemClock(),
         on_wake=lambda: wakes.append(time.monotonic()),
         on_command=commands.append,
+        tell=lambda *event: told.append(event),
         rng=random.Random(5),
     )
-    side = Side(outbox=outbox, link=link, wakes=wakes, commands=commands)
+    side = Side(outbox=outbox, link=link, wakes=wakes, commands=commands, told=told)
     if start:
         link.start()
     try:
@@ -410,6 +413,7 @@ def test_a_publish_that_the_broker_refuses_is_kept_and_raised(tmp_path: Path, ca
             assert side.link.counts().publishes_refused == 1, "a refused lane is not held"
             assert side.outbox.stats().unsettled_by_lane[Lane.INSPECTIONS] == 3
             assert any(getattr(r, "event", "") == "link.publish_refused" for r in caplog.records)
+            assert [(name, severity) for name, severity, _ in side.told] == [("link.publish_refused", Severity.ALARM)]
             acl.write_text("topic readwrite #\n")
             broker_reload(broker)
             until(lambda: side.outbox.stats().unsettled == 0)
