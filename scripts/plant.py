@@ -312,6 +312,9 @@ poll_interval_s = 5
 [mqtt]
 resend_after_s = 3
 
+[local]
+port = 0
+
 [[stations]]
 id = "{STATION}"
 deadline_ms = 900
