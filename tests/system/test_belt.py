@@ -18,7 +18,7 @@ from scripts.belt import LOST_CAMERA, RECIPES, Options
 from tests.support import require
 from tests.support.belt_books import UNSEEN, Books
 
-PARTS = 3_000
+PARTS = 2_000
 pytestmark = [pytest.mark.system, pytest.mark.timeout(480)]
 Outcome = tuple[dict[str, Any], Books]
 OPTIONS = Options(parts=PARTS, broker="mosquitto")
