@@ -135,15 +135,16 @@ class Agent:
             self._outbox.meta_set(_BOOT_KEY, str(boot))
             salt = self._sampling_salt()
             self._former_end = ending.begin(self._outbox)
+            self._store = Store(data_dir / "models")
+            self._spool = PictureSpool(data_dir / "pictures", max_bytes=settings.outbox.pictures_max_mb * _MIB)
         except LinesideError:
             self._outbox.close()
             raise
         self._mint = mint.Mint(int(self._outbox.meta_get(HIGH_WATER_KEY) or 0))
         self._wall_clock = time_quality.WallClock(self._clock, lambda: self._mint.high_water_ms)
         self._api = FleetApi(settings.fleet.url, device, credential)
-        spool = PictureSpool(data_dir / "pictures", max_bytes=settings.outbox.pictures_max_mb * _MIB)
-        self._outbox.borrow_from(spool)
-        self._pictures = PictureUploader(spool, self._api, self._clock)
+        self._outbox.borrow_from(self._spool)
+        self._pictures = PictureUploader(self._spool, self._api, self._clock)
         self._keeper_of_pictures = PictureKeeper(self._pictures)
         stations = Shared(
             device=device,
@@ -166,7 +167,6 @@ class Agent:
         )
         calibrations = CalibrationStore(commissioned.root_of(data_dir))
         self._models = Stations(workers, options, self._deployment_of, calibrations.read)
-        self._store = Store(data_dir / "models")
         self._link = Link(
             LinkSettings(
                 device=device,
@@ -201,7 +201,7 @@ class Agent:
             desired=DesiredKeeper(data_dir, device, self._api),
             runner=self._runner,
             stations=self._models,
-            on_change=self._report,
+            on_change=self._changed,
             clock=self._clock,
             poll_interval_s=settings.fleet.poll_interval_s,
         )
@@ -326,6 +326,11 @@ class Agent:
             for model in self._models.models
         )
 
+    def _changed(self) -> None:
+        """What is desired, or what runs, is another than before."""
+        self._reporter.interval_s = self._keeper.health_interval_s or self._settings.health.interval_s
+        self._report()
+
     def _report(self) -> None:
         """Tell the fleet, as the reported document, what runs now."""
         self._link.set_reported(
@@ -345,6 +350,7 @@ class Agent:
             mqtt_protocol=self._link.protocol,
             desired_revision=self._keeper.desired_revision,
             pictures_waiting=self._pictures.stats().waiting,
+            pictures_dropped=self._spool.windows(),
             models=self._running(),
             refusals=self._keeper.refusals,
             local_address=self._local.address if self._local is not None else None,

@@ -65,6 +65,11 @@ class Keeper:
         """The revision in force; 0 before the first."""
         return self._desired.current.revision if self._desired.current is not None else 0
 
+    @property
+    def health_interval_s(self) -> float | None:
+        """The pace of health the fleet asks for, None where it leaves that to the device."""
+        return self._desired.current.settings.health_interval_s if self._desired.current is not None else None
+
     def wake(self) -> None:
         """Read the desired document at the next tick."""
         self._hint.set()

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ from wire.mint import Mint
 
 log = logging.getLogger(__name__)
 
-_MOST_THREADS = 4
+_MOST_THREADS: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -178,6 +178,7 @@ class Health:
     processes: Annotated[tuple[ProcessHealth, ...], msgspec.Meta(max_length=64)] = ()
     throttled: bool | None = None
     clock_offset_ms: float | None = None
+    outbox_dropped_by_lane: dict[str, Count] = field(default_factory=dict)
     pictures_waiting: Count = 0
     pictures_dropped: Annotated[tuple[PictureWindow, ...], msgspec.Meta(max_length=24)] = ()
 

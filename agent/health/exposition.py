@@ -42,7 +42,7 @@ METRICS: Final[dict[str, Metric]] = {
         _gauge("model_info", "Always 1; the version each model runs.", "model", "digest", "provider"),
         _gauge("outbox_records", "Records that wait for the fleet."),
         _gauge("outbox_bytes", "Size of the outbox on disk."),
-        _counter("outbox_dropped", "Records that found no room in the outbox."),
+        _counter("outbox_dropped", "Records that found no room in the outbox.", "lane"),
         _gauge("pictures_waiting", "Pictures that wait for the fleet."),
         _gauge("disk_free_bytes", "Free on the disk of the data folder."),
         _gauge("disk_free_ratio", "Free share of the disk of the data folder, 0 to 1."),
@@ -112,7 +112,8 @@ def _samples(health: Health, status: Status) -> Iterator[_Sample]:
         yield "model_info", labels, 1
     yield "outbox_records", {}, health.outbox_unsettled
     yield "outbox_bytes", {}, health.outbox_bytes
-    yield "outbox_dropped_total", {}, health.outbox_dropped
+    for lane, count in health.outbox_dropped_by_lane.items():
+        yield "outbox_dropped_total", {"lane": lane}, count
     yield "pictures_waiting", {}, status.pictures_waiting
     yield "disk_free_bytes", {}, health.disk_free_bytes
     yield "disk_free_ratio", {}, health.disk_free_fraction

@@ -22,7 +22,7 @@ from agent.health.rates import FrameRates
 from agent.health.station_report import Feed, Report, Surroundings, Worker
 from agent.status import DeploymentStatus, Status
 from wire.errors import LinesideError
-from wire.messages import Event, Health, Lane, RunningModel, Severity
+from wire.messages import Event, Health, Lane, PictureWindow, RunningModel, Severity
 from wire.mint import Mint
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,8 @@ class OutboxStats(Protocol):
     def bytes(self) -> int: ...
     @property
     def dropped(self) -> int: ...
+    @property
+    def dropped_by_lane(self) -> Mapping[Lane, int]: ...
 
 
 class Outbox(Protocol):
@@ -74,6 +76,7 @@ class Overview:
     models: tuple[RunningModel, ...]
     refusals: tuple[str, ...]
     local_address: str | None = None
+    pictures_dropped: tuple[PictureWindow, ...] = ()
     deployments: tuple[DeploymentStatus, ...] = ()
 
 
@@ -199,11 +202,12 @@ class Reporter:
                 )
                 for station, worker in self._workers.items()
             }
-            health = self._health(reports)
-            self._last = _Look(health=health, status=self._status(health, reports))
+            overview = self._overview()
+            health = self._health(reports, overview)
+            self._last = _Look(health=health, status=self._status(health, reports, overview))
             return self._last
 
-    def _health(self, reports: Mapping[str, Report]) -> Health:
+    def _health(self, reports: Mapping[str, Report], overview: Overview) -> Health:
         stats = self._outbox.stats()
         reading = self._read_device(reports)
         return Health(
@@ -222,6 +226,9 @@ class Reporter:
             processes=reading.processes[:_PROCESSES_MOST],
             throttled=reading.throttled,
             clock_offset_ms=reading.clock_offset_ms,
+            outbox_dropped_by_lane={lane.value: count for lane, count in stats.dropped_by_lane.items() if count},
+            pictures_waiting=overview.pictures_waiting,
+            pictures_dropped=overview.pictures_dropped,
         )
 
     def _read_device(self, reports: Mapping[str, Report]) -> DeviceReading:
@@ -242,8 +249,7 @@ class Reporter:
         stalled += [name for name, heartbeat_ns in self._heartbeats.items() if heartbeat_ns() < silent_since_ns]
         return tuple(stalled)
 
-    def _status(self, health: Health, reports: Mapping[str, Report]) -> Status:
-        overview = self._overview()
+    def _status(self, health: Health, reports: Mapping[str, Report], overview: Overview) -> Status:
         return Status(
             device=self._device,
             pid=os.getpid(),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -139,10 +138,3 @@ class BeltLine:
             truth=belt.expected(part, batch.recipe_index, self._settings.views).value,
             at=time.time(),
         )
-
-
-def parts_of(settings: BeltSettings) -> Iterator[tuple[Batch, BeltPart]]:
-    """Return every part of a belt with its batch."""
-    for batch in belt.plan(settings):
-        for part in batch.parts:
-            yield batch, part

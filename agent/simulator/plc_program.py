@@ -100,11 +100,6 @@ class PlcProgram:
             self._write(event="part", run=self.run, sequence=sequence, part_id=part_id, lot=lot, at_ns=now_ns)
             return sequence
 
-    def count_only(self) -> None:
-        """A part has come at a line whose parts are found by a part gate."""
-        with self._lock:
-            self._words = dataclasses.replace(self._words, part_count=self._words.part_count + 1)
-
     def request_recipe(self, number: int) -> None:
         """The parts from here on need that recipe; 0 leaves the choice to others."""
         with self._lock:

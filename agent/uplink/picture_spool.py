@@ -71,7 +71,12 @@ class PictureSpool:
     """
 
     def __init__(self, folder: Path, *, max_bytes: int, max_count: int = MAX_COUNT_DEFAULT) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LinesideError(
+                "storage.full", f"{folder} cannot be made: {error}.", "Make room on the device's disk."
+            ) from error
         self._folder = folder
         self._max_bytes = max_bytes
         self._lent_bytes = 0
@@ -80,6 +85,7 @@ class PictureSpool:
         self._order: dict[str, Waiting] = {}  # by arrival
         self._ranked: list[Waiting] = []
         self._windows = _read_windows(folder)
+        self._windows_changed = False
         self.bytes = 0
         self.dropped = 0
         self._sweep()
@@ -106,28 +112,10 @@ class PictureSpool:
             bytes=len(data),
         )
         with self._lock:
-            known = self._order.get(digest)
-            if known is not None:
-                return True
-            if len(data) > self._max_bytes - self._lent_bytes:
-                self._note_dropped(waiting)
-                return False
-            bisect.insort(self._ranked, waiting)
-            self._order[digest] = waiting
-            self.bytes += waiting.bytes
-            self._fit(writing=waiting)
-            if digest not in self._order:
-                return False
-            part = self._folder / f"{digest}.part"
             try:
-                part.write_bytes(data)
-                part.replace(self._folder / waiting.file_name)
-            except OSError as error:
-                part.unlink(missing_ok=True)
-                self._strike_out(waiting)
-                self._note_dropped(waiting)
-                raise LinesideError("storage.full", f"A picture cannot be kept: {error}.") from error
-            return True
+                return self._take(waiting, data)
+            finally:
+                self._keep_windows()
 
     def oldest(self) -> tuple[str, Path] | None:
         """Return digest and file of the picture that waits longest."""
@@ -159,6 +147,7 @@ class PictureSpool:
             lent = max(0, min(count, self._max_bytes - self._lent_bytes))
             self._lent_bytes += lent
             self._fit()
+            self._keep_windows()
             return lent
 
     def give_back(self, count: int) -> None:
@@ -170,6 +159,30 @@ class PictureSpool:
         """Return what went in each of the last hours in which anything did, the latest last."""
         with self._lock:
             return tuple(self._windows[hour] for hour in sorted(self._windows))
+
+    def _take(self, waiting: Waiting, data: bytes) -> bool:
+        digest = waiting.digest
+        if digest in self._order:
+            return True
+        if len(data) > self._max_bytes - self._lent_bytes:
+            self._note_dropped(waiting)
+            return False
+        bisect.insort(self._ranked, waiting)
+        self._order[digest] = waiting
+        self.bytes += waiting.bytes
+        self._fit(writing=waiting)
+        if digest not in self._order:
+            return False
+        part = self._folder / f"{digest}.part"
+        try:
+            part.write_bytes(data)
+            part.replace(self._folder / waiting.file_name)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            self._strike_out(waiting)
+            self._note_dropped(waiting)
+            raise LinesideError("storage.full", f"A picture cannot be kept: {error}.") from error
+        return True
 
     def _fit(self, writing: Waiting | None = None) -> None:
         while self._ranked and (self.bytes > self._max_bytes - self._lent_bytes or len(self._ranked) > self._max_count):
@@ -200,7 +213,13 @@ class PictureSpool:
         self._windows[waiting.hour] = now
         for old in sorted(self._windows)[:-KEPT_WINDOWS]:
             del self._windows[old]
-        _write_windows(self._folder, self._windows)
+        self._windows_changed = True
+
+    def _keep_windows(self) -> None:
+        """Write what was dropped, once for all pictures that went together."""
+        if self._windows_changed:
+            self._windows_changed = False
+            _write_windows(self._folder, self._windows)
 
     def _sweep(self) -> None:
         found = []
@@ -218,6 +237,7 @@ class PictureSpool:
             self.bytes += waiting.bytes
         self._ranked = sorted(self._order.values())
         self._fit()
+        self._keep_windows()
 
 
 def _read_windows(folder: Path) -> dict[int, PictureWindow]:

@@ -12,13 +12,6 @@ class Announcer(Protocol):
         """Hint that the desired document has a new revision; never waits and never raises."""
 
 
-class NullAnnouncer:
-    """Wakes nobody: devices read the document at their next look."""
-
-    def wake(self, device: str, desired_revision: int) -> None:
-        """Do nothing."""
-
-
 class RecordingAnnouncer:
     """Remembers the hints; for tests."""
 

@@ -29,7 +29,8 @@ def health_of(**more: Any) -> Health:
         "disk_free_fraction": 0.5,
         "outbox_unsettled": 3,
         "outbox_bytes": 4096,
-        "outbox_dropped": 0,
+        "outbox_dropped": 3,
+        "outbox_dropped_by_lane": {"health": 3},
     }
     return Health(**(values | more))
 

@@ -38,6 +38,7 @@ class Outbox:
         self.events: list[Event] = []
         self.meta: dict[str, str] = {}
         self.is_full = False
+        self.dropped_by_lane: dict[Lane, int] = {}
 
     def put(self, lane: Lane, body: Any) -> int:
         if self.is_full:
