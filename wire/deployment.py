@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from wire.ids import Count, Digest, Name, Uuid
+from wire.ids import Count, Digest, Name, ShortText, Uuid
 from wire.inspection import Utc
 
 
@@ -78,10 +78,41 @@ class HoldReason(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
-    """A wait with its reason and the time at which it ends by itself."""
+    """A wait with its reason and the time at which it ends by itself.
+
+    Args:
+        text: what a person should know before they end it: how long the line will stand, what has shifted.
+    """
 
     reason: HoldReason
     deadline: Utc
+    text: Annotated[str, msgspec.Meta(max_length=500)] = ""
+
+
+class Origin(enum.StrEnum):
+    """Who asked for a deployment."""
+
+    FLEET = "fleet"  # it stands in the desired document
+    DEVICE = "device"  # a person beside the machine: an import from a folder, or a rollback
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbationReport:
+    """What probation has seen of a version.
+
+    Args:
+        parts: judged with it; `faults` of them have no verdict for reasons the version may be blamed for.
+        parts_needed: after which it may pass.
+        look_p95_ms: 95th percentile of what a look at a picture took, and of the former version's before the swap.
+        shift: how the mix of verdicts differs from the former version's, in words; empty where it does not.
+    """
+
+    parts: Count
+    faults: Count = 0
+    parts_needed: Count = 0
+    look_p95_ms: float | None = None
+    former_look_p95_ms: float | None = None
+    shift: Annotated[str, msgspec.Meta(max_length=500)] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +124,9 @@ class DeploymentReport:
             one is a duplicate and a lower one stale: both are kept and acknowledged, and change nothing.
         code: a key of the error register where the state is a refusal or a failure.
         inferring_digest: the digest of the session in use when this was written.
+        origin, by: who asked for it; `by` names the person where that was on the device.
+        release: of the version, where the device knows it.
+        probation: so far; None before probation.
     """
 
     deployment_id: Uuid
@@ -106,3 +140,7 @@ class DeploymentReport:
     reason: Annotated[str, msgspec.Meta(max_length=1000)] = ""
     hold: Hold | None = None
     inferring_digest: Digest | None = None
+    origin: Origin = Origin.FLEET
+    by: ShortText = ""
+    release: Count | None = None
+    probation: ProbationReport | None = None

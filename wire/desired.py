@@ -10,20 +10,26 @@ import msgspec
 from wire.ids import Count, Digest, Name, Uuid
 from wire.inspection import Route
 from wire.messages import SCHEMA, SchemaVersion
-from wire.sampling import SamplingPlan
+from wire.sampling import Rate, SamplingPlan
 
 Code = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DesiredModel:
-    """Which version of one model a device should run."""
+    """Which version of one model a device should run.
+
+    Args:
+        shadow: a candidate that sees the same frames beside the active version; its verdicts go to nobody on the line.
+        shadow_rate: share of parts it is meant to see: those with `sampling.uniform(shadow, inspection id)` below it.
+    """
 
     model: Name
     active: Digest
     release: Count
     deployment_id: Uuid
     shadow: Digest | None = None
+    shadow_rate: Rate = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

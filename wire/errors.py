@@ -109,6 +109,20 @@ REGISTER: Final[dict[str, ErrorCode]] = {
     "deployment.attempts_exhausted": ErrorCode(
         title="Too many attempts without success", exit_status=6, http_status=422
     ),
+    "deployment.crashed": ErrorCode(title="The agent crashed while the model was new", exit_status=6, http_status=422),
+    "deployment.no_verdicts": ErrorCode(
+        title="The model gave no verdict for too many parts", exit_status=6, http_status=422
+    ),
+    "deployment.too_slow": ErrorCode(
+        title="The model is much slower than the one before it", exit_status=6, http_status=422
+    ),
+    "deployment.grew": ErrorCode(title="Memory kept growing with the model", exit_status=6, http_status=422),
+    "deployment.unproven": ErrorCode(title="Too few parts came to prove the model", exit_status=5, http_status=409),
+    "deployment.rolled_back": ErrorCode(title="A person went back to the former model", exit_status=5, http_status=409),
+    "deployment.overruled": ErrorCode(
+        title="A person beside the machine asked for another model", exit_status=5, http_status=409
+    ),
+    "deployment.withdrawn": ErrorCode(title="The model was no longer asked for", exit_status=5, http_status=409),
     "deployment.hold_expired": ErrorCode(
         title="What the deployment waited for did not come in time", exit_status=5, http_status=409
     ),

@@ -10,7 +10,8 @@ import msgspec
 
 from wire.deployment import DeploymentReport
 from wire.ids import Count, Digest, Fraction, Name, ShortText, Uuid
-from wire.inspection import Inspection, Utc, Verdict
+from wire.inspection import Finding, Inspection, Reason, Utc, Verdict
+from wire.sampling import Rate
 
 SCHEMA = 1
 SchemaVersion = Annotated[int, msgspec.Meta(ge=1, le=SCHEMA)]
@@ -27,6 +28,7 @@ class Lane(enum.StrEnum):
     DEPLOYMENTS = "deployments"
     EVENTS = "events"
     HEALTH = "health"
+    SHADOW = "shadow"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +131,24 @@ class PictureWindow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowHealth:
+    """One candidate's account at a station since it began there: chosen = compared + skipped + those on their way.
+
+    Args:
+        chosen: parts meant for it, by hash, before anything was known of them.
+        disagreed: parts it gave another verdict than the active version.
+        skipped: by reason; it yields to the active version.
+    """
+
+    model: Name
+    digest: Digest
+    chosen: Count
+    compared: Count
+    disagreed: Count
+    skipped: dict[str, Count] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StationHealth:
     """One station's accounts since the agent started: frames in = used + not triggered + dropped.
 
@@ -152,6 +172,7 @@ class StationHealth:
     deadline_misses: Count = 0
     repeats: Count = 0
     views: Annotated[tuple[ViewHealth, ...], msgspec.Meta(max_length=16)] = ()
+    shadows: Annotated[tuple[ShadowHealth, ...], msgspec.Meta(max_length=16)] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,13 +228,20 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningModel:
-    """What a device infers with: `digest` is read from the session in use, not from what was asked for."""
+    """What a device infers with: `digest` is read from the session in use, not from what was asked for.
+
+    Args:
+        shadow_digest: the candidate beside it, read from its session; None where none runs.
+        shadow_trouble: why the candidate that is asked for does not run, empty where nothing is wrong.
+    """
 
     model: Name
     digest: Digest | None
     previous_digest: Digest | None = None
     provider: ShortText | None = None
     deployment_id: Uuid | None = None
+    shadow_digest: Digest | None = None
+    shadow_trouble: ShortText = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,10 +337,55 @@ class HostState:
     online: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowView:
+    """One view of a part, as both versions saw it.
+
+    Args:
+        reason: why the candidate has no verdict; empty where it has one.
+        findings: the candidate's, where the two disagree; at most the 20 with the highest scores.
+        picture_digest: of the picture, where the two disagree and it found room.
+    """
+
+    view: Name
+    active_verdict: Verdict
+    verdict: Verdict
+    active_score: float | None = None
+    score: float | None = None
+    reason: Reason = Reason.NONE
+    findings: Annotated[tuple[Finding, ...], msgspec.Meta(max_length=20)] = ()
+    picture_digest: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowPair:
+    """One part judged by two versions: the active one, whose verdict the line got, and a candidate.
+
+    Args:
+        inspection_id: of the active version's record.
+        digest: the candidate's, read from its session; `active_digest` likewise.
+        rate: of the parts chosen; the part's draw was below it.
+        views: those that name the model; the others count as they were.
+    """
+
+    inspection_id: Uuid
+    at: Utc
+    station: Name
+    recipe: Name
+    model: Name
+    active_digest: Digest
+    digest: Digest
+    rate: Rate
+    active_verdict: Verdict
+    verdict: Verdict
+    views: Annotated[tuple[ShadowView, ...], msgspec.Meta(min_length=1, max_length=16)]
+
+
 BODY_OF_LANE: Final[dict[Lane, type]] = {
     Lane.INSPECTIONS: Inspection,
     Lane.COUNTERS: Counter,
     Lane.DEPLOYMENTS: DeploymentReport,
     Lane.EVENTS: Event,
     Lane.HEALTH: Health,
+    Lane.SHADOW: ShadowPair,
 }

@@ -46,6 +46,7 @@ _LANE_TOPICS = {
     Lane.DEPLOYMENTS: (16 * _KIB, "Reports on deployments."),
     Lane.EVENTS: (32 * _KIB, "Changes of state worth a person's look."),
     Lane.HEALTH: (32 * _KIB, "Health of the device, every 10 s."),
+    Lane.SHADOW: (128 * _KIB, "Parts judged by a candidate beside the active version."),
 }
 TABLE: Final[dict[str, Topic]] = {
     topic.name: topic

@@ -38,6 +38,7 @@ LANE_NUMBER: Final[dict[Lane, int]] = {
     Lane.DEPLOYMENTS: 3,
     Lane.EVENTS: 4,
     Lane.HEALTH: 5,
+    Lane.SHADOW: 6,
 }
 _TABLES: Final = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -244,6 +245,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _opened(connection: sqlite3.Connection, salvage: Salvage) -> Opened:
     try:
+        _add_later_lanes(connection)
         _check(connection)
         connection.execute("BEGIN IMMEDIATE")
         connection.executemany("INSERT OR REPLACE INTO meta VALUES(?, ?)", list(salvage.meta.items()))
@@ -255,6 +257,14 @@ def _opened(connection: sqlite3.Connection, salvage: Salvage) -> Opened:
         connection.close()
         raise
     return Opened(connection=connection, epoch=epoch, lanes=lanes)
+
+
+def _add_later_lanes(connection: sqlite3.Connection) -> None:
+    """Give a file of an earlier version the lanes that came later; one that is missing among the others is damage."""
+    (last,) = connection.execute("SELECT max(number) FROM lane").fetchone()
+    later = [number for number in LANE_NUMBER.values() if last is not None and number > last]
+    if later:
+        connection.executemany("INSERT INTO lane VALUES(?, 0, 0, 0)", [(number,) for number in later])
 
 
 def _check(connection: sqlite3.Connection) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -25,7 +26,7 @@ from tests.support import records
 from wire import codec, topics
 from wire.errors import LinesideError
 from wire.inspection import Inspection, Verdict
-from wire.messages import Batch, Counter, Event, Lane, SeqRange, Severity
+from wire.messages import Batch, Counter, Event, Lane, SeqRange, Severity, ShadowPair
 
 REPO = Path(__file__).resolve().parents[2]
 MUCH = 1024 * 1024
@@ -810,3 +811,32 @@ def test_the_time_of_a_record_with_a_wrong_clock_is_no_reason_to_lose_it(outbox:
         outbox.put_inspection(records.inspection(judged_at=at), line_run=None)
     outbox.emit_counters()
     assert sorted(c.minute.year for c in counters_of(drained(outbox, Lane.COUNTERS))) == [1970, 2036]
+
+
+def test_an_outbox_of_an_earlier_version_gains_the_lanes_that_came_later(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    box = opened(path)
+    epoch, kept = box.epoch, box.put(Lane.EVENTS, event())
+    box.close()
+    with sqlite3.connect(path) as file:
+        file.execute("DELETE FROM lane WHERE number = (SELECT max(number) FROM lane)")
+    file.close()
+    box = opened(path)
+    assert box.epoch == epoch
+    assert seqs(drained(box, Lane.EVENTS)) == [kept]
+    pair = codec.decode((REPO / "tests/contract/vectors/shadow-pair/good-least.json").read_bytes(), ShadowPair)
+    assert box.put(Lane.SHADOW, pair) == 1
+    box.close()
+
+
+def test_a_lane_missing_among_the_others_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    box = opened(path)
+    epoch = box.epoch
+    box.close()
+    with sqlite3.connect(path) as file:
+        file.execute("DELETE FROM lane WHERE number = 3")
+    file.close()
+    box = opened(path)
+    assert box.epoch != epoch
+    box.close()

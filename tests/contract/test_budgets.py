@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from wire import codec, messages, topics
-from wire.deployment import DeploymentReport, DeploymentState
+from wire.deployment import DeploymentReport, DeploymentState, Hold, HoldReason, Origin, ProbationReport
 from wire.inspection import Box, Finding, Inspection, Reason, TimeSource, Timings, Verdict, ViewRecord
 from wire.sampling import Draw
 
@@ -107,7 +107,39 @@ LARGEST: dict[messages.Lane, object] = {
         at=NOW,
         code="c" * 64,
         reason="r" * 1000,
+        hold=Hold(reason=HoldReason.AWAITING_CONFIRMATION, deadline=NOW, text="h" * 500),
         inferring_digest=DIGEST,
+        origin=Origin.DEVICE,
+        by=TEXT,
+        release=BIG,
+        probation=ProbationReport(
+            parts=BIG, faults=BIG, parts_needed=BIG, look_p95_ms=SCORE, former_look_p95_ms=SCORE, shift="s" * 500
+        ),
+    ),
+    messages.Lane.SHADOW: messages.ShadowPair(
+        inspection_id=UUID,
+        at=NOW,
+        station=NAME,
+        recipe=NAME,
+        model=NAME,
+        active_digest=DIGEST,
+        digest=DIGEST,
+        rate=SCORE,
+        active_verdict=Verdict.NO_VERDICT,
+        verdict=Verdict.NO_VERDICT,
+        views=(
+            messages.ShadowView(
+                view=NAME,
+                active_verdict=Verdict.NO_VERDICT,
+                verdict=Verdict.NO_VERDICT,
+                active_score=SCORE,
+                score=SCORE,
+                reason=Reason.UNUSABLE_OUTPUT,
+                findings=(finding(),) * 20,
+                picture_digest=DIGEST,
+            ),
+        )
+        * 16,
     ),
     messages.Lane.EVENTS: messages.Event(
         at=NOW, name="a" * 31 + "." + "b" * 32, severity=messages.Severity.WARNING, text="t" * 1000

@@ -39,6 +39,7 @@ def test_the_paths_are_the_ones_devices_in_the_field_use() -> None:
         "deployments": "lineside/v1/2b/press-7/up/deployments",
         "events": "lineside/v1/2b/press-7/up/events",
         "health": "lineside/v1/2b/press-7/up/health",
+        "shadow": "lineside/v1/2b/press-7/up/shadow",
         "state": "lineside/v1/2b/press-7/up/state",
         "ack": "lineside/v1/2b/press-7/down/ack",
         "wake": "lineside/v1/2b/press-7/down/wake",

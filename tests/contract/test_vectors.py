@@ -21,6 +21,7 @@ from wire.deployment import DeploymentReport
 from wire.desired import Desired
 from wire.enrolment import Enrolment, EnrolmentRequest
 from wire.errors import LinesideError
+from wire.export import ExportHead
 from wire.inspection import Inspection
 from wire.manifest import GoldenSet, Manifest
 from wire.package import PackageIndex
@@ -37,12 +38,14 @@ KINDS: dict[str, type] = {
     "enrolment": Enrolment,
     "enrolment-request": EnrolmentRequest,
     "event": messages.Event,
+    "export-head": ExportHead,
     "golden-set": GoldenSet,
     "health": messages.Health,
     "host": messages.HostState,
     "inspection": Inspection,
     "manifest": Manifest,
     "package-index": PackageIndex,
+    "shadow-pair": messages.ShadowPair,
     "state": messages.State,
     "wake": messages.Wake,
 }
