@@ -46,6 +46,9 @@ class SelfTestResult:
 
     Args:
         code: a key of the error register; empty where it passed.
+        latency_p95_ms, memory_mb: of a look, and the peak of the session with its looks.
+        load_ms: from the file to a session that has looked a few times, as the agent will build it: so long the line
+            stands without a model where the two versions do not fit in memory together.
         samples: golden samples that gave what was expected.
     """
 
@@ -54,6 +57,7 @@ class SelfTestResult:
     reason: str = ""
     latency_p95_ms: float = 0.0
     memory_mb: float = 0.0
+    load_ms: float = 0.0
     samples: int = 0
 
 

@@ -43,10 +43,15 @@ class Stations:
         }
         self._deployment_of = deployment_of
 
-    def activate(self, package: Package) -> str:
+    def activate(self, package: Package, *, exclusive: bool = False) -> str:  # noqa: ARG002  (taken in its own commit)
         """Build the session of a version beside the one in use, swap in every view, and close the old one.
 
         Recipes that nothing was ever judged with, and that do not fit the manifest, are refused and stop nothing.
+
+        Args:
+            package: verified and self-tested on this device.
+            exclusive: the two sessions do not fit in memory together: the old one is closed first, and the stations
+                judge nothing until the new one is in.
 
         Returns:
             The digest read from the session that now infers.
