@@ -33,6 +33,7 @@ def of_the_fleet() -> Seams:
     from fleet.deployments import service as deployments
     from fleet.devices import service as devices
     from fleet.inspections import service as inspections
+    from fleet.shadow import absorb as shadow
 
     return Seams(
         lanes={
@@ -41,6 +42,7 @@ def of_the_fleet() -> Seams:
             Lane.DEPLOYMENTS: deployments.ReportSlice(),
             Lane.EVENTS: devices.EventSlice(),
             Lane.HEALTH: devices.HealthSlice(),
+            Lane.SHADOW: shadow.ShadowSlice(),
         },
         absorb_state=devices.absorb_state,
         standing_of=_standing_of,

@@ -11,6 +11,7 @@ from fleet.devices import tables as devices
 from fleet.ingest import tables as ingest
 from fleet.inspections import tables as inspections
 from fleet.registry import tables as registry
+from fleet.shadow import tables as shadow
 
-MODULES = (audit, auth, deployments, devices, ingest, inspections, registry)
+MODULES = (audit, auth, deployments, devices, ingest, inspections, registry, shadow)
 metadata = SQLModel.metadata
