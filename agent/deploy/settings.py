@@ -40,6 +40,31 @@ class WindowSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProbationSettings:
+    """How a version that was just made active is watched, and when it is taken back.
+
+    Args:
+        parts: that it must have judged before it may pass.
+        minutes: for which it must have been watched before it may pass.
+        hours_max: after which it is taken back where too few parts came.
+        latency_factor: it is taken back where its looks take longer than the former version's by more than this.
+        no_verdict_share: of its parts may be without a verdict by its fault; twice the former version's share where
+            that is more.
+        shift_odds: how much better the verdicts must be explained by another mix than by the former version's, before a
+            person is asked.
+        memory_growth_mb: by which the agent's memory may grow while it is watched, in 2**20 bytes.
+    """
+
+    parts: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 100
+    minutes: Annotated[float, msgspec.Meta(ge=0.0, le=10_080.0)] = 10.0
+    hours_max: Hours = 192.0
+    latency_factor: Annotated[float, msgspec.Meta(gt=1.0, le=1000.0)] = 3.0
+    no_verdict_share: Annotated[float, msgspec.Meta(gt=0.0, lt=1.0)] = 0.05
+    shift_odds: Annotated[float, msgspec.Meta(ge=10.0, le=1e12)] = 1000.0
+    memory_growth_mb: Annotated[float, msgspec.Meta(gt=0.0)] = 128.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeploySettings:
     """When versions may be swapped, and how long is waited before a deployment is given up.
 
@@ -52,6 +77,7 @@ class DeploySettings:
         line_busy_h: hours for which a busy line is waited for.
         no_space_h: hours for which room on the disk is waited for.
         keep_free_mb: of the disk, in 2**20 bytes, that downloads leave free for records and pictures.
+        probation: how a version that was just made active is watched.
     """
 
     timezone: str = "UTC"
@@ -61,6 +87,7 @@ class DeploySettings:
     line_busy_h: Hours = 24.0
     no_space_h: Hours = 24.0
     keep_free_mb: Annotated[int, msgspec.Meta(ge=0)] = 128
+    probation: ProbationSettings = ProbationSettings()
 
 
 def problems_of(deploy: DeploySettings) -> list[Problem]:
@@ -73,6 +100,14 @@ def problems_of(deploy: DeploySettings) -> list[Problem]:
                 "deploy.timezone",
                 f"this device knows no time zone {deploy.timezone!r}.",
                 'Write it as in "Europe/Berlin"; where the system has no time zones, install its package tzdata.',
+            )
+        ]
+    if deploy.probation.minutes > deploy.probation.hours_max * 60:
+        return [
+            Problem(
+                "deploy.probation.minutes",
+                "a version would be taken back before it could pass: minutes is more than hours_max.",
+                "Shorten minutes, or lengthen hours_max.",
             )
         ]
     return []
