@@ -93,6 +93,10 @@ class Attempt:
             inferring_digest=self.inferring,
         )
 
+    def failed(self, code: str, reason: str, kind: FaultKind = FaultKind.FAILURE) -> Attempt:
+        """Return it with a fault."""
+        return replace(self, fault=Fault(kind=kind, code=code, reason=reason))
+
     def aged(self, seconds: float) -> Attempt:
         """Return it so much later: the time counts for the hold it is in, else for the attempt itself."""
         if self.state in ENDS:

@@ -5,39 +5,26 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Protocol, assert_never
+from dataclasses import dataclass, field
+from typing import assert_never
 
 from agent.clock import Clock
-from agent.deploy import boot, download, faults, kept, plan, selftest, verify
-from agent.deploy.attempt import Attempt, Fault, FaultKind
+from agent.deploy import boot, download, kept, plan
+from agent.deploy.attempt import Attempt, FaultKind
 from agent.deploy.compatibility import DeviceFacts
 from agent.deploy.journal import Journal
 from agent.deploy.logbook import Logbook
 from agent.deploy.pauses import Pauses
+from agent.deploy.preparation import Preparation, Tester
 from agent.deploy.room import Room
 from agent.deploy.store import Store
-from agent.uplink.fleet_api import ApiError
+from agent.deploy.swap import Activator, Swap
 from wire import deployment, desired, package
 from wire.deployment import DeploymentReport, HoldReason
 from wire.deployment import DeploymentState as S
 from wire.errors import LinesideError
 
 log = logging.getLogger(__name__)
-
-Tester = Callable[[package.Package, Callable[[], bool]], selftest.SelfTestResult | None]
-
-
-class Activator(Protocol):
-    """What swaps models on this device's stations."""
-
-    def activate(self, package: package.Package) -> str:
-        """Build the session beside the old one, swap between two parts, and return the digest the session now in use
-        holds. Raises LinesideError where it could not; the old session then goes on wherever possible.
-        """
-
-    def inferring(self, model: str) -> str | None:
-        """Return the digest of the session in use, read from the session; None where none is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,16 +80,17 @@ class Runner:
     ) -> None:
         self._store = store
         self._journal = journal
-        self._api = api
         self._activator = activator
         self._clock = clock
-        self._device = device
-        self._tester = tester
         self._not_now = not_now
         self._options = options or RunnerOptions()
         self._logbook = Logbook(journal, reports, clock, activator.inferring)
         self._pauses = Pauses(self._options.pause_s, self._options.pause_max_s, clock, rng or random.SystemRandom())
         self._room = Room(store, clock, self._options.keep_free_bytes)
+        self._preparation = Preparation(
+            store, api, self._logbook, self._pauses, self._room, clock, device, tester, self._options.slice_s
+        )
+        self._swap = Swap(store, activator, self._logbook)
         self._may_hold_unneeded = True
         self._wanted: dict[str, str] = {}
 
@@ -221,28 +209,26 @@ class Runner:
             log.info("%d unneeded files removed.", len(step.digests), extra={"event": "store.collected"})
             return
         attempt = self._attempt_for(model, entry)
+        self._may_hold_unneeded = True
         match step:
             case plan.Hold():
                 self._hold(attempt, step)
             case plan.Download():
-                self._download(attempt, go_on)
+                self._preparation.download(attempt, go_on)
             case plan.Verify():
-                self._verify(attempt)
+                self._preparation.verify(attempt)
             case plan.SelfTest():
-                self._self_test(attempt, go_on)
+                self._preparation.self_test(attempt, go_on)
             case plan.Activate():
-                self._activate(attempt, step)
+                self._swap.activate(attempt, step)
             case plan.Commit():
-                self._store.commit(model, step.digest)
-                self._enter(replace(attempt, fault=None), step.end)
+                self._swap.commit(attempt, step)
             case plan.Revert():
-                self._revert(attempt, step)
+                self._swap.revert(attempt, step)
             case plan.Refuse():
-                self._enter(self._faulty(attempt, FaultKind.REFUSAL, step.code, step.reason), S.REFUSED)
+                self._logbook.enter(attempt.failed(step.code, step.reason, FaultKind.REFUSAL), S.REFUSED)
             case plan.Fail():
-                if attempt.state is S.ACTIVATING and self._store.installed(model).current == attempt.digest:
-                    self._store.restore(model, attempt.former)
-                self._enter(self._faulty(attempt, FaultKind.FAILURE, step.code, step.reason), step.end)
+                self._swap.fail(attempt, step)
             case _:
                 assert_never(step)
 
@@ -257,7 +243,6 @@ class Runner:
         if entry is None:
             raise LinesideError("internal.unexpected", f"A step for {model}, which nobody asked for.")
         self._pauses.end(model)
-        self._may_hold_unneeded = True
         return Attempt(
             deployment_id=entry.deployment_id,
             model=model,
@@ -267,123 +252,7 @@ class Runner:
             at=self._clock.now_utc(),
         )
 
-    # The steps
-
     def _hold(self, attempt: Attempt, step: plan.Hold) -> None:
         if attempt.state is S.QUEUED:  # which is the fleet's word; what is held here has been begun
-            attempt = self._enter(attempt, S.DOWNLOADING)
+            attempt = self._logbook.enter(attempt, S.DOWNLOADING)
         self._logbook.hold(attempt, deployment.Hold(reason=step.reason, deadline=step.deadline))
-
-    def _download(self, attempt: Attempt, go_on: Callable[[], bool]) -> None:
-        if attempt.state is S.QUEUED:
-            attempt = self._enter(attempt, S.DOWNLOADING)
-        elif attempt.hold is not None:
-            attempt = self._logbook.hold(attempt, None)
-        until_ns = self._clock.monotonic_ns() + int(self._options.slice_s * 1e9)
-        before = self._store.incoming_bytes()
-        try:
-            complete = download.fetch_next(
-                self._store, self._api, attempt.digest, lambda: go_on() and self._clock.monotonic_ns() < until_ns
-            )
-        except LinesideError as error:
-            self._note_failed_download(attempt, error, gained=self._store.incoming_bytes() > before)
-            return
-        self._pauses.reset(attempt.model)
-        if complete:
-            self._enter(replace(attempt, fault=None), S.VERIFYING)
-        elif attempt.fault is not None:
-            self._logbook.keep(replace(attempt, tries=0, fault=None))
-
-    def _note_failed_download(self, attempt: Attempt, error: LinesideError, *, gained: bool) -> None:
-        """Journal why a try failed. One that brought bytes, or met nobody, is not counted."""
-        if error.code == "storage.full":  # then `plan` makes it a hold
-            self._room.note_refusal()
-            return
-        fault = faults.fault_of_download(error)
-        if fault.kind is not FaultKind.AWAY or attempt.fault is None or attempt.fault.code != fault.code:
-            log.warning("%s: %s", attempt.model, error, extra={"event": "download.failed"})
-        counts = fault.kind is not FaultKind.AWAY
-        self._logbook.keep(
-            replace(
-                attempt,
-                tries=(0 if gained else attempt.tries) + int(counts),
-                mismatches=attempt.mismatches + int(error.code == "deployment.digest_mismatch"),
-                fault=fault,
-            )
-        )
-        if gained:
-            self._pauses.reset(attempt.model)
-        self._pauses.begin(attempt.model, error.retry_after_s if isinstance(error, ApiError) else 0.0)
-
-    def _verify(self, attempt: Attempt) -> None:
-        attempt = self._logbook.begin(attempt)
-        try:
-            verify.verify(self._store, attempt, self._device)
-        except LinesideError as error:
-            if error.code == "deployment.digest_mismatch":
-                fault = faults.fault_from(error, FaultKind.PASSING)
-                self._enter(replace(attempt, mismatches=attempt.mismatches + 1, fault=fault), S.DOWNLOADING)
-            else:
-                self._logbook.keep(replace(attempt, fault=faults.fault_from(error, FaultKind.FAILURE)))
-            return
-        self._enter(attempt, S.SELF_TESTING)
-
-    def _self_test(self, attempt: Attempt, go_on: Callable[[], bool]) -> None:
-        begun = self._logbook.begin(attempt)
-        try:
-            result = self._tester(self._store.package(attempt.digest), go_on)
-        except LinesideError as error:
-            self._logbook.keep(replace(begun, fault=faults.fault_from(error, FaultKind.FAILURE)))
-            return
-        if result is None:
-            self._logbook.keep(attempt)  # cut short by us: not the version's fault
-        elif result.ok:
-            log.info(
-                "%s %s: self-test passed, p95 %.1f ms, %.0f MB.",
-                attempt.model,
-                attempt.digest[:12],
-                result.latency_p95_ms,
-                result.memory_mb,
-                extra={"event": "model.tested"},
-            )
-            self._enter(begun, S.STAGED)
-        else:
-            fault = faults.fault_of(result.code, result.reason, FaultKind.FAILURE)
-            self._logbook.keep(replace(begun, fault=fault))
-
-    def _activate(self, attempt: Attempt, step: plan.Activate) -> None:
-        if attempt.state is not S.ACTIVATING:
-            attempt = self._enter(replace(attempt, former=step.former), S.ACTIVATING, tries=1)
-        else:
-            attempt = self._logbook.begin(attempt)
-        try:
-            active = self._activator.activate(self._store.package(attempt.digest))
-            if active != attempt.digest:
-                raise LinesideError("deployment.activation_failed", f"The session holds {active[:12]} instead.")  # noqa: TRY301
-        except LinesideError as error:
-            fault = Fault(kind=FaultKind.FAILURE, code="deployment.activation_failed", reason=str(error))
-            self._logbook.keep(replace(attempt, fault=fault))
-
-    def _revert(self, attempt: Attempt, step: plan.Revert) -> None:
-        attempt = self._logbook.begin(self._faulty(attempt, FaultKind.FAILURE, step.code, step.reason))
-        self._store.restore(attempt.model, step.former)
-        try:
-            if self._activator.inferring(attempt.model) != step.former:
-                self._activator.activate(self._store.package(step.former))
-        except LinesideError as error:
-            log.exception("%s: going back failed.", attempt.model, extra={"event": "revert.failed"})
-            reason = f"{step.reason} Going back to {step.former[:12]} failed: {error}"
-            attempt = self._faulty(attempt, FaultKind.FAILURE, "deployment.revert_failed", reason)
-            self._enter(attempt, S.FAILED_REVERT_FAILED)
-            return
-        if self._activator.inferring(attempt.model) == step.former:
-            self._enter(attempt, S.FAILED_REVERTED)
-
-    def _enter(self, attempt: Attempt, state: S, tries: int = 0) -> Attempt:
-        """Journal a new state, then report it."""
-        if state in deployment.ENDS:
-            self._may_hold_unneeded = True
-        return self._logbook.enter(attempt, state, tries)
-
-    def _faulty(self, attempt: Attempt, kind: FaultKind, code: str, reason: str) -> Attempt:
-        return replace(attempt, fault=Fault(kind=kind, code=code, reason=reason))

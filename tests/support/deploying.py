@@ -12,7 +12,8 @@ from agent.deploy.compatibility import DeviceFacts
 from agent.deploy.durable import Disk
 from agent.deploy.journal import Journal
 from agent.deploy.part import Part
-from agent.deploy.runner import Runner, RunnerOptions, Tester
+from agent.deploy.preparation import Tester
+from agent.deploy.runner import Runner, RunnerOptions
 from agent.deploy.selftest import SelfTestResult
 from agent.deploy.store import Store
 from wire import deployment, package
