@@ -99,15 +99,36 @@ def unpack(file: Path, folder: Path) -> Package:
     return package.read_folder(folder)
 
 
-def _extract(stream: IO[bytes], folder: Path, name: str) -> PackageIndex:
-    entries = _entries(stream, name)
-    first = next(entries, None)
+def read_index(stream: IO[bytes], name: str) -> PackageIndex:
+    """Read the index at the beginning of an archive; `read_files` goes on from there.
+
+    Args:
+        name: of the archive, for the person who reads the error.
+
+    Raises:
+        LinesideError: as `unpack`; an OSError of the stream is passed on.
+    """
+    first = next(_entries(stream, name), None)
     if first is None or first.name != INDEX_NAME:
         raise LinesideError("package.not_an_archive", f"{name} does not begin with {INDEX_NAME}.", _GET_AGAIN)
     if first.size > MAX_INDEX_BYTES:
         raise LinesideError("package.too_large", f"{name}: {INDEX_NAME} has {first.size} bytes.", _GET_AGAIN)
     index = package.read_index(_read(stream, first.size, name))
     _skip_padding(stream, first.size, name)
+    return index
+
+
+def read_files(
+    stream: IO[bytes], name: str, index: PackageIndex
+) -> Iterator[tuple[package.PackageFile, Iterator[bytes]]]:
+    """Yield each file that the index lists, and its bytes, which must be read before the next file is asked for.
+
+    That the archive is as its index says is only known when this has come to its end.
+
+    Raises:
+        LinesideError: as `unpack`; an OSError of the stream is passed on.
+    """
+    entries = _entries(stream, name, is_first=False)
     for listed in index.files:
         entry = next(entries, None)
         if entry is None:
@@ -121,26 +142,34 @@ def _extract(stream: IO[bytes], folder: Path, name: str) -> PackageIndex:
                 f"({listed.bytes} bytes).",
                 _GET_AGAIN,
             )
-        target = folder / listed.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        digest = hashlib.sha256()
-        with target.open("xb") as out:
-            for piece in _pieces(stream, listed.bytes, name):
-                digest.update(piece)
-                out.write(piece)
-        if digest.hexdigest() != listed.digest:
-            raise LinesideError(
-                "package.damaged", f"{name}: {listed.path!r} is not the file its index lists.", _GET_AGAIN
-            )
+        yield listed, _checked(stream, name, listed)
         _skip_padding(stream, listed.bytes, name)
     if next(entries, None) is not None:
         raise LinesideError("package.damaged", f"{name} holds a file that its index does not list.", _GET_AGAIN)
+
+
+def _checked(stream: IO[bytes], name: str, listed: package.PackageFile) -> Iterator[bytes]:
+    digest = hashlib.sha256()
+    for piece in _pieces(stream, listed.bytes, name):
+        digest.update(piece)
+        yield piece
+    if digest.hexdigest() != listed.digest:
+        raise LinesideError("package.damaged", f"{name}: {listed.path!r} is not the file its index lists.", _GET_AGAIN)
+
+
+def _extract(stream: IO[bytes], folder: Path, name: str) -> PackageIndex:
+    index = read_index(stream, name)
+    for listed, pieces in read_files(stream, name, index):
+        target = folder / listed.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("xb") as out:
+            for piece in pieces:
+                out.write(piece)
     return index
 
 
-def _entries(stream: IO[bytes], name: str) -> Iterator[_Entry]:
+def _entries(stream: IO[bytes], name: str, *, is_first: bool = True) -> Iterator[_Entry]:
     """Yield each entry; the caller reads its bytes and their padding before it asks for the next."""
-    is_first = True
     while True:
         header = stream.read(_BLOCK)
         if len(header) < _BLOCK:
