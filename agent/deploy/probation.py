@@ -147,7 +147,8 @@ def shift_of(seen: Figures, baseline: Figures | None, limits: ProbationLimits) -
         return ""
     if evidence.log_mix_odds(now, before, weight_max=WEIGHT_MAX) < math.log(limits.shift_odds):
         return ""
-    place = max(range(len(now)), key=lambda one: _deviance(now[one], sum(now), before[one], sum(before)))
+    # A change of OK is one of NG or of UNSURE, and those are what a person asks for.
+    place = max((1, 2), key=lambda one: _deviance(now[one], sum(now), before[one], sum(before)))
     return (
         f"{evidence.MIX[place]} {now[place]} of {sum(now)} parts ({now[place] / sum(now):.1%}), "
         f"{before[place]} of {sum(before)} ({before[place] / sum(before):.1%}) before."

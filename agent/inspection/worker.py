@@ -32,6 +32,7 @@ from agent.inspection.records import Place, Seen, TimeQuality
 from agent.inspection.setup import StationSetup
 from agent.inspection.tally import Tally
 from agent.inspection.turns import Turns
+from agent.inspection.version_watch import VersionWatch
 from agent.inspection.view_judge import ViewJudge
 from agent.line.trigger import (
     Line,
@@ -118,6 +119,7 @@ class StationWorker:
         self._not_gated = 0
         self._last_trigger: tuple[str, int] | None = None
         self.tally = Tally()
+        self.watch = VersionWatch()
         self.ended = threading.Event()
         self._judge = ViewJudge(turns or Turns(thread_count, clock), self.tally, clock)
         self._changeover = Changeover(
@@ -368,6 +370,7 @@ class StationWorker:
             output.answer(answer)
         latency_ms = (self._clock.monotonic_ns() - trigger.at_ns) / 1e6
         self.tally.count(inspection.verdict, latency_ms, inspection.reason)
+        self.watch.note(part.setup, inspection)
 
     def _record_missing(self, run: str, count: int, reason: Reason) -> None:
         """Parts that only the line counted have their records too."""

@@ -1,0 +1,143 @@
+"""What each version has done at one station: counted with every part, for probation to judge.
+
+A part counts for the version whose session judged it, whichever is in use when its record is written. Setup, challenge
+and replayed parts are left out: they are shown on purpose, and say nothing of the line.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+from agent.deploy.figures import Figures, sparse
+from agent.inspection.setup import StationSetup
+from wire.histogram import Histogram
+from wire.inspection import Inspection, Mode, Reason, Verdict, ViewRecord
+
+# What a version did lately is known from so many parts at least and twice as many at most.
+WINDOW_PARTS: Final = 1000
+_VERSIONS_MAX: Final = 3
+# A part that has no verdict for another reason never had one by this model: it does not count.
+BLAMED: Final = frozenset({Reason.UNUSABLE_OUTPUT, Reason.RUNTIME_ERROR, Reason.DEADLINE})
+
+
+class _Counts:
+    __slots__ = ("faults", "looks", "parts", "verdicts")
+
+    def __init__(self) -> None:
+        self.parts = 0
+        self.verdicts: Counter[str] = Counter()
+        self.faults: Counter[str] = Counter()
+        self.looks = Histogram()
+
+    def add(self, outcome: Verdict | Reason, looks_ms: Iterable[float]) -> None:
+        self.parts += 1
+        (self.verdicts if isinstance(outcome, Verdict) else self.faults)[outcome.value] += 1
+        for look_ms in looks_ms:
+            self.looks.add(look_ms)
+
+    def figures(self, digest: str) -> Figures:
+        return Figures(digest=digest, verdicts=dict(self.verdicts), faults=dict(self.faults), looks=sparse(self.looks))
+
+
+class _Version:
+    __slots__ = ("before", "lately", "since")
+
+    def __init__(self) -> None:
+        self.since = _Counts()
+        self.lately = _Counts()
+        self.before: _Counts | None = None
+
+    def add(self, outcome: Verdict | Reason, looks_ms: list[float]) -> None:
+        if self.lately.parts >= WINDOW_PARTS:
+            self.before, self.lately = self.lately, _Counts()
+        self.since.add(outcome, looks_ms)
+        self.lately.add(outcome, looks_ms)
+
+
+class VersionWatch:
+    """Written by a station's threads, read by the deploy thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._versions: dict[tuple[str, str], _Version] = {}
+
+    def begin(self, model: str, digest: str) -> None:
+        """Count from here what a version does in this use of it; what it did lately is kept."""
+        with self._lock:
+            version = self._newest(model, digest)
+            version.since = _Counts()
+
+    def note(self, setup: StationSetup, inspection: Inspection) -> None:
+        """Count a part that was recorded.
+
+        Args:
+            setup: which the part was judged with; it knows the version of a view whose record could not name it.
+        """
+        if inspection.mode is not Mode.PRODUCTION:
+            return
+        seen: dict[tuple[str, str], list[ViewRecord]] = {}
+        for view, record in zip(setup.views, inspection.views, strict=True):
+            digest = record.model_digest or view.digest
+            if digest is not None:
+                seen.setdefault((view.model, digest), []).append(record)
+        is_late = _is_late(inspection)
+        with self._lock:
+            for key, records in seen.items():
+                outcome = _outcome_of(records)
+                if outcome is None:
+                    continue
+                if is_late and isinstance(outcome, Verdict):
+                    outcome = Reason.DEADLINE
+                version = self._versions.get(key) or self._newest(*key)
+                version.add(outcome, [ms for record in records if (ms := _look_ms(record)) > 0])
+
+    def figures(self, model: str, digest: str) -> Figures:
+        """Return all that a version did since it came into use."""
+        with self._lock:
+            version = self._versions.get((model, digest))
+            return version.since.figures(digest) if version is not None else Figures(digest=digest)
+
+    def recent_figures(self, model: str, digest: str) -> Figures:
+        """Return what a version did lately, in whichever use of it."""
+        with self._lock:
+            version = self._versions.get((model, digest))
+            if version is None:
+                return Figures(digest=digest)
+            lately = version.lately.figures(digest)
+            return version.before.figures(digest).plus(lately) if version.before is not None else lately
+
+    def _newest(self, model: str, digest: str) -> _Version:
+        """Put a version behind all others of its model, and forget the oldest."""
+        version = self._versions.pop((model, digest), None) or _Version()
+        of_model = [key for key in self._versions if key[0] == model]
+        for key in of_model[: max(0, len(of_model) + 1 - _VERSIONS_MAX)]:
+            del self._versions[key]
+        self._versions[model, digest] = version
+        return version
+
+
+def _is_late(inspection: Inspection) -> bool:
+    """Tell whether the part as a whole came too late, rather than one of its views."""
+    return (
+        inspection.verdict is Verdict.NO_VERDICT
+        and inspection.reason is Reason.DEADLINE
+        and all(record.reason is not Reason.DEADLINE for record in inspection.views)
+    )
+
+
+def _outcome_of(records: list[ViewRecord]) -> Verdict | Reason | None:
+    """Return what one model says of a part, in the order of `judge.join`; None where it was not asked."""
+    verdicts = {record.verdict for record in records}
+    if Verdict.NG in verdicts:
+        return Verdict.NG
+    if Verdict.NO_VERDICT in verdicts:
+        return next((record.reason for record in records if record.reason in BLAMED), None)
+    return Verdict.UNSURE if Verdict.UNSURE in verdicts else Verdict.OK
+
+
+def _look_ms(record: ViewRecord) -> float:
+    timings = record.timings_ms
+    return timings.preprocess + timings.run + timings.decode
