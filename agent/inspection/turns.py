@@ -6,10 +6,14 @@ import contextlib
 import heapq
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from agent.clock import Clock
+
+# A thread that carries one part after the other leaves its place for less than this between two looks.
+IDLE_NS: Final = 5_000_000
 
 
 @dataclass(slots=True, order=True)
@@ -29,6 +33,9 @@ class Turns:
     and starves none. Whoever is not served by the deadline leaves without a turn, since the verdict could no longer be
     used; so neither a long queue nor a model that hangs holds anybody longer than that.
 
+    A place that nobody wants may be borrowed. It stays free for all looks: whoever takes the last free one takes it from
+    the borrower, and does not wait for it.
+
     Args:
         places: usable cores, divided by the threads one look runs on.
     """
@@ -39,6 +46,8 @@ class Turns:
         self._free = max(1, places)
         self._queue: list[_Waiting] = []
         self._numbers = itertools.count()
+        self._busy_until_ns = 0
+        self._revoke: Callable[[], None] | None = None
         self.refused_count = 0
 
     @contextlib.contextmanager
@@ -51,6 +60,25 @@ class Turns:
             if granted:
                 self._give_back()
 
+    def borrow(self, revoke: Callable[[], None]) -> bool:
+        """Borrow a place, one at a time, if one has been free for long enough to be idle; `end_borrowing` returns it.
+
+        Args:
+            revoke: called once, at any moment, by a thread that needs its time: the place is no longer the borrower's.
+        """
+        with self._lock:
+            if self._revoke is not None or not self._free:
+                return False
+            if self._clock.monotonic_ns() < self._busy_until_ns + IDLE_NS:
+                return False
+            self._revoke = revoke
+            return True
+
+    def end_borrowing(self) -> None:
+        """Return what was borrowed, revoked or not."""
+        with self._lock:
+            self._revoke = None
+
     def _take(self, due_ns: int) -> bool:
         if self._clock.monotonic_ns() > due_ns:
             with self._lock:
@@ -59,6 +87,9 @@ class Turns:
         with self._lock:
             if self._free:
                 self._free -= 1
+                if not self._free and self._revoke is not None:
+                    revoke, self._revoke = self._revoke, None
+                    revoke()
                 return True
             waiting = _Waiting(due_ns, next(self._numbers))
             heapq.heappush(self._queue, waiting)
@@ -78,4 +109,6 @@ class Turns:
                 if not first.gone:
                     first.granted.set()
                     return
+            if not self._free:
+                self._busy_until_ns = self._clock.monotonic_ns()
             self._free += 1

@@ -9,7 +9,7 @@ from agent.uplink.flights import Flights, Span
 from agent.uplink.outbox_rows import Rows, entry_bytes
 from wire.messages import Entry, Lane
 
-# Of the uplink's window of 16 batches, and of the batches sent: what records of an outage may take beside live ones.
+# Of the uplink's window of 15 batches, and of the batches sent: what records of an outage may take beside live ones.
 BEHIND_WINDOW: Final = 12
 BEHIND_TURN: Final = 4
 

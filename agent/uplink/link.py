@@ -30,17 +30,19 @@ log = logging.getLogger(__name__)
 PROTOCOL_MARK: Final = "link.protocol"
 # Batches on their way without the fleet's confirmation, by lane: 20 in all, and no lane can keep another waiting.
 WINDOW: Final[dict[Lane, int]] = {
-    Lane.INSPECTIONS: 16,
+    Lane.INSPECTIONS: 15,
     Lane.COUNTERS: 1,
     Lane.DEPLOYMENTS: 1,
     Lane.EVENTS: 1,
     Lane.HEALTH: 1,
+    Lane.SHADOW: 1,
 }
 MAX_UNPUBACKED: Final = 20
 _COMPRESSION_LEVEL: Final = 1  # a record is mostly keys and digits: higher levels cost more than they save
 _TICK_S: Final = 1.0
 # A slow line's records travel a few at a time: each batch costs about 1.5 ms of CPU on both ends, whatever it holds.
-_GATHER_NS: Final = 250_000_000
+# Nobody waits for what a candidate made of a part.
+_GATHER_NS: Final[dict[Lane, int]] = {Lane.INSPECTIONS: 250_000_000, Lane.SHADOW: 2_000_000_000}
 _GATHERED_ENTRIES: Final = 50
 _GUESS_PATIENCE_S: Final = 1.5
 _SUBACK_WAIT_NS: Final = 2_000_000_000
@@ -140,7 +142,7 @@ class Link:
         self._state_topic = topics.path("state", settings.device)
         self._pending: dict[int, Batch | None] = {}
         self._held_ns: dict[Lane, int] = {}
-        self._gather_until_ns = 0
+        self._gather_until_ns = dict.fromkeys(_GATHER_NS, 0)
         self._host_boot: str | None = None
         self._commands: deque[str] = deque(maxlen=_REMEMBERED_COMMANDS)
         self._counts = LinkCounts()
@@ -268,8 +270,7 @@ class Link:
     def _patience_s(self) -> float:
         now_ns = self._clock.monotonic_ns()
         due = [due_ns for due_ns in (self._outbox.next_due_ns(),) if due_ns is not None]
-        if self._gather_until_ns > now_ns:
-            due.append(self._gather_until_ns)
+        due += [until_ns for until_ns in self._gather_until_ns.values() if until_ns > now_ns]
         # A batch that ran out of time may still have to wait for a held lane: never turn the wait into a spin.
         return min([_TICK_S, *(max(0.02, (due_ns - now_ns) / 1e9) for due_ns in due)])
 
@@ -289,7 +290,7 @@ class Link:
                 continue
             while len(self._pending) < window and self._outbox.in_flight(lane) < WINDOW[lane]:
                 room = connection.max_packet_bytes - _PACKET_OVERHEAD_BYTES
-                may_live = lane is not Lane.INSPECTIONS or self._gather_until_ns <= now_ns
+                may_live = self._gather_until_ns.get(lane, 0) <= now_ns
                 batch = self._outbox.next_batch(lane, room, live=may_live)
                 if batch is None:
                     break
@@ -303,8 +304,8 @@ class Link:
                 self._pending[packet] = batch
                 self._count(batches_sent=1, records_sent=len(batch.entries))
                 is_small = len(batch.entries) < _GATHERED_ENTRIES
-                if lane is Lane.INSPECTIONS and is_small and self._outbox.is_live(batch):
-                    self._gather_until_ns = now_ns + _GATHER_NS
+                if lane in _GATHER_NS and is_small and self._outbox.is_live(batch):
+                    self._gather_until_ns[lane] = now_ns + _GATHER_NS[lane]
 
     def _take_leave(self, connection: Connection) -> None:
         packet = self._publish_state(connection, self._presence.leave(self._clock.now_utc()))

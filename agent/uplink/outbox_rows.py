@@ -22,13 +22,15 @@ KEPT_CELLS: Final = 100_000
 EMITTED_AT_ONCE: Final = 2000
 DROPPED_AT_ONCE: Final = 200
 # When the file is full: what a put of a lane may push out, the least precious first. Dropped counters are only late,
-# since their cell goes out again with its whole count. Reports on deployments are few and are never dropped.
+# since their cell goes out again with its whole count. Reports on deployments are few and are never dropped. What a
+# candidate made of a part is worth the least: no part was ever routed by it.
 GIVES_WAY: Final[dict[Lane, tuple[Lane, ...]]] = {
-    Lane.INSPECTIONS: (Lane.HEALTH, Lane.EVENTS, Lane.COUNTERS, Lane.INSPECTIONS),
-    Lane.COUNTERS: (Lane.HEALTH, Lane.EVENTS, Lane.COUNTERS),
-    Lane.DEPLOYMENTS: (Lane.HEALTH, Lane.EVENTS, Lane.COUNTERS),
-    Lane.EVENTS: (Lane.HEALTH, Lane.EVENTS),
-    Lane.HEALTH: (Lane.HEALTH,),
+    Lane.INSPECTIONS: (Lane.SHADOW, Lane.HEALTH, Lane.EVENTS, Lane.COUNTERS, Lane.INSPECTIONS),
+    Lane.COUNTERS: (Lane.SHADOW, Lane.HEALTH, Lane.EVENTS, Lane.COUNTERS),
+    Lane.DEPLOYMENTS: (Lane.SHADOW, Lane.HEALTH, Lane.EVENTS, Lane.COUNTERS),
+    Lane.EVENTS: (Lane.SHADOW, Lane.HEALTH, Lane.EVENTS),
+    Lane.HEALTH: (Lane.SHADOW, Lane.HEALTH),
+    Lane.SHADOW: (Lane.SHADOW,),
 }
 
 
