@@ -113,7 +113,7 @@ class Catalogue:
         """Return this catalogue with what was in force: a recipe that was removed stays until another is chosen."""
         active = former.active
         if active in self.setups or active not in former.setups:
-            return dataclasses.replace(self, active=active)
+            return self.with_active(active)  # it may have changed since this catalogue was made
         return dataclasses.replace(
             self,
             active=active,

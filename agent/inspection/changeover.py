@@ -105,6 +105,10 @@ class Changeover:
                 "See whether a camera or the model hangs.",
             )
 
+    def want_back(self, catalogue: Catalogue, timeout_s: float) -> bool:
+        """Have a former catalogue taken again; where it is not in time, it is as soon as the station can."""
+        return self._wishes.want(catalogue, timeout_s, stays=True)
+
     def ask(self, request: RecipeRequest, timeout_s: float) -> str:
         """Have a recipe taken for a person; return why not, empty where it is in force now."""
         return self._wishes.ask(Asked(request, self._clock.monotonic_ns()), timeout_s)

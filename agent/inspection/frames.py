@@ -59,6 +59,11 @@ class FrameFinder:
         self._clock = clock
         self._latencies_ms = latencies_ms or {}
         self._held: dict[str, Lease] = {}
+        self._sizes_px: dict[str, tuple[int, int]] = {}
+
+    def size_px(self, view: str) -> tuple[int, int] | None:
+        """Return width and height of a view's newest frame; None before the first. Any thread may ask."""
+        return self._sizes_px.get(view)
 
     def window_of(self, view: str, trigger: Trigger, *, standstill: bool) -> Window | Reason:
         """Return when a view's frame of the trigger's part was exposed, or why nobody can tell."""
@@ -103,6 +108,10 @@ class FrameFinder:
                 if answer_or_none is not None:
                     found[view] = answer_or_none
                     del waiting[view]
+        for view, lease in found.items():
+            if isinstance(lease, Lease):
+                height_px, width_px = lease.frame.image_bgr.shape[:2]
+                self._sizes_px[view] = (width_px, height_px)
         return found
 
     def _recorded(self, view: str, until_ns: int) -> Lease | Reason | Ended:

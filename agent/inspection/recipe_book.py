@@ -68,7 +68,7 @@ class RecipeBook:
         self._thread_count = thread_count
         self._deployment_of = deployment_of
         self._calibration_of = calibration_of
-        self._first: dict[tuple[str, int, str], Pipeline] = {}
+        self._first: dict[tuple[str, int, int], tuple[runtime.Session, Pipeline]] = {}
 
     def catalogue_of(
         self,
@@ -133,6 +133,40 @@ class RecipeBook:
             setups[name] = dataclasses.replace(setup, views=views)
         return dataclasses.replace(catalogue, setups=setups, refused=refused)
 
+    def refuse_misfits(self, catalogue: Catalogue, package: Package) -> None:
+        """Compare the recipes that judge with a model now with another version of it, before anything is built.
+
+        Raises:
+            LinesideError: `deployment.out_of_bounds`.
+        """
+        for name, setup in catalogue.setups.items():
+            for view in setup.views:
+                if view.model == package.manifest.name and view.pipelines:
+                    given = setup.recipe.views[view.view].parameters
+                    _, refused = parameters_of(package.manifest, given)
+                    if refused:
+                        raise LinesideError(
+                            "deployment.out_of_bounds", f"Recipe {name}, view {view.view}: {' '.join(refused)}"
+                        )
+
+    def without_model(self, catalogue: Catalogue, model: str) -> Catalogue:
+        """Return the catalogue with no version of a model: its views judge nothing."""
+        setups = {
+            name: dataclasses.replace(
+                setup,
+                views=tuple(
+                    ViewSetup(view=view.view, model=model) if view.model == model else view for view in setup.views
+                ),
+            )
+            for name, setup in catalogue.setups.items()
+        }
+        return dataclasses.replace(catalogue, setups=setups)
+
+    def keep_memory_of(self, loaded: Mapping[str, Loaded]) -> None:
+        """Forget the memory of all sessions but these."""
+        sessions = {id(version.session) for version in loaded.values()}
+        self._first = {key: first for key, first in self._first.items() if key[2] in sessions}
+
     def _setup(self, recipe: Recipe, plan: SamplingPlan, loaded: Mapping[str, Loaded]) -> StationSetup:
         known = {view.view for view in self.own.views}
         if set(recipe.views) != known:
@@ -153,7 +187,6 @@ class RecipeBook:
         parameters, refused = parameters_of(version.package.manifest, recipe.parameters)
         if refused:
             raise LinesideError("deployment.out_of_bounds", f"View {view}: {' '.join(refused)}")
-        self._forget_all_but(loaded)
         return ViewSetup(
             view=view,
             model=recipe.model,
@@ -163,15 +196,15 @@ class RecipeBook:
         )
 
     def _pipeline(self, view: str, number: int, version: Loaded, parameters: dict[str, float]) -> Pipeline:
-        """All recipes' pipelines of one thread and view use the same memory: the thread uses one after the other."""
-        pipeline = Pipeline(version.session, version.package, parameters, calibration=self._calibration_of(view))
-        key = (view, number, version.session.digest)
-        pipeline.share_memory_with(self._first.setdefault(key, pipeline))
-        return pipeline
+        """All recipes' pipelines of one thread and view use the same memory: the thread uses one after the other.
 
-    def _forget_all_but(self, loaded: Mapping[str, Loaded]) -> None:
-        digests = {version.session.digest for version in loaded.values()}
-        self._first = {key: pipeline for key, pipeline in self._first.items() if key[2] in digests}
+        Those of another session never do, even of the same version: it is warmed while the other serves.
+        """
+        pipeline = Pipeline(version.session, version.package, parameters, calibration=self._calibration_of(view))
+        key = (view, number, id(version.session))
+        _, first = self._first.setdefault(key, (version.session, pipeline))
+        pipeline.share_memory_with(first)
+        return pipeline
 
     @staticmethod
     def _refuse_newcomers(setups: dict[str, StationSetup], turned_down: dict[str, Refused], former: Catalogue) -> None:

@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import logging
-import os
-import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Final, TypeVar
 
 from agent.capture.calibration import Calibration
+from agent.deploy.figures import Figures
+from agent.inspection import swap
 from agent.inspection.catalogue import Catalogue, Refused
+from agent.inspection.growth import Growth, rss_mb
 from agent.inspection.recipe_book import Loaded, RecipeBook, wanted_recipes
+from agent.inspection.session_builder import ROUNDS, WarmUp, at_low_priority, size_for, warm
 from agent.inspection.worker import StationWorker
 from agent.vision import runtime
 from wire.desired import Desired, DesiredStation
 from wire.errors import LinesideError
 from wire.package import Package
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-_BUILD_NICENESS: Final = 5
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SwapTimes:
+    """What the parts of a swap took.
+
+    Args:
+        build_ms: from the file to a session.
+        warm_ms: the first looks.
+        swap_ms: until every station had come between two parts.
+        gap_ms: how long stations had no model; 0 where the old one served meanwhile.
+    """
+
+    build_ms: float = 0.0
+    warm_ms: float = 0.0
+    swap_ms: float = 0.0
+    gap_ms: float = 0.0
 
 
 class Stations:
@@ -42,51 +60,147 @@ class Stations:
             for station, worker in workers.items()
         }
         self._deployment_of = deployment_of
+        self._growth = Growth()
+        self.last_swap = SwapTimes()
 
-    def activate(self, package: Package, *, exclusive: bool = False) -> str:  # noqa: ARG002  (taken in its own commit)
-        """Build the session of a version beside the one in use, swap in every view, and close the old one.
+    def activate(self, package: Package, *, exclusive: bool = False) -> str:
+        """Build the session of a version beside the one in use, warm it, swap it into every view, close the old one.
 
         Recipes that nothing was ever judged with, and that do not fit the manifest, are refused and stop nothing.
 
         Args:
             package: verified and self-tested on this device.
             exclusive: the two sessions do not fit in memory together: the old one is closed first, and the stations
-                judge nothing until the new one is in.
+                that need it say that they are not ready, until the new one or, if that fails, the old one is in.
 
         Returns:
             The digest read from the session that now infers.
 
         Raises:
             LinesideError: `deployment.out_of_bounds` where a recipe that is loaded does not fit the new manifest,
-                `deployment.activation_failed`, or what loading raises; the old version goes on in each case.
+                `deployment.activation_failed`, `model.unusable_output`, or what loading or a look raises. The old
+                version goes on in each case, unless the message says that it could not be loaded again.
         """
         name = package.manifest.name
-        session = _at_low_priority(lambda: runtime.load(package, self._options))
-        old = self._loaded.get(name)
+        for station, worker in self._workers.items():
+            self._books[station].refuse_misfits(worker.catalogue, package)
+        if exclusive and name in self._loaded:
+            session = self._activate_alone(package)
+        else:
+            session = self._swap_in(package, self._catalogues_with(name))
+        log.info(
+            "Model %s runs version %s: built in %.0f ms, warmed in %.0f ms, swapped in %.0f ms.",
+            name,
+            session.digest[:12],
+            self.last_swap.build_ms,
+            self.last_swap.warm_ms,
+            self.last_swap.swap_ms,
+            extra={"event": "model.activated"},
+        )
+        return session.digest
+
+    def _activate_alone(self, package: Package) -> runtime.Session:
+        """Close the old session, then build the new one; load the old one again where that fails."""
+        name = package.manifest.name
+        former, bases = self._loaded[name], self._catalogues_with(name)
+        swap.swap(
+            self._workers, {station: self._books[station].without_model(base, name) for station, base in bases.items()}
+        )
+        began_ns = time.monotonic_ns()
+        self._loaded = {model: loaded for model, loaded in self._loaded.items() if model != name}
+        former.session.close()
+        runtime.trim()
+        log.warning("Model %s is taken out until its next version is in.", name, extra={"event": "model.taken_out"})
+        try:
+            session = self._swap_in(package, bases)
+        except LinesideError as error:
+            try:
+                self._swap_in(former.package, bases)
+            except LinesideError as worse:
+                raise LinesideError(
+                    "deployment.activation_failed",
+                    f"{error.message} The former version cannot be loaded again either, so that nothing is judged with "
+                    f"{name}: {worse.message}",
+                ) from worse
+            raise
+        finally:
+            self.last_swap = dataclasses.replace(self.last_swap, gap_ms=(time.monotonic_ns() - began_ns) / 1e6)
+        return session
+
+    def _swap_in(self, package: Package, bases: Mapping[str, Catalogue]) -> runtime.Session:
+        """Build and warm a session, and swap it into all views at once.
+
+        Args:
+            bases: of the stations that need the model: what they judge with, or did before it was taken out.
+        """
+        name, threads = package.manifest.name, self._options.threads
+        began_ns = time.monotonic_ns()
+        session = at_low_priority(lambda: runtime.load(package, self._options), threads=threads)
+        built_ns = time.monotonic_ns()
+        former = self._loaded.get(name)
         loaded = {**self._loaded, name: Loaded(package=package, session=session)}
-        done: list[tuple[StationWorker, Catalogue]] = []
         try:
             catalogues = {
-                station: self._books[station].with_model(worker.catalogue, name, loaded)
-                for station, worker in self._workers.items()
-                if name in _models_of(worker.catalogue)
+                station: self._books[station].with_model(base, name, loaded) for station, base in bases.items()
             }
-            for station, catalogue in catalogues.items():
-                worker = self._workers[station]
-                former = worker.catalogue
-                worker.replace_catalogue(catalogue)
-                done.append((worker, former))
+            warm_ups = self._warm_ups(package, catalogues)
+            at_low_priority(lambda: warm(warm_ups, rounds=ROUNDS if former is not None else 1), threads=threads)
+            warm_ns = time.monotonic_ns()
+            swap.swap(self._workers, catalogues)
         except LinesideError:
-            for worker, former in done:
-                worker.replace_catalogue(former)
-            session.close()
+            self._let_go(session)
             raise
+        swapped_ns = time.monotonic_ns()
         self._loaded = loaded
-        if old is not None:
-            old.session.close()
+        if former is not None:
+            former.session.close()
+        self._forget_memory()
         runtime.trim()  # what optimising the graph took, and what the old session held
-        log.info("Model %s runs version %s.", name, session.digest[:12], extra={"event": "model.activated"})
-        return session.digest
+        self.last_swap = SwapTimes(
+            build_ms=(built_ns - began_ns) / 1e6,
+            warm_ms=(warm_ns - built_ns) / 1e6,
+            swap_ms=(swapped_ns - warm_ns) / 1e6,
+        )
+        return session
+
+    def _catalogues_with(self, model: str) -> dict[str, Catalogue]:
+        return {
+            station: worker.catalogue
+            for station, worker in self._workers.items()
+            if model in _models_of(worker.catalogue)
+        }
+
+    def _warm_ups(self, package: Package, catalogues: Mapping[str, Catalogue]) -> list[WarmUp]:
+        """Return every pipeline of a model, those of the recipes in force first."""
+        found = [
+            (name != catalogue.active, WarmUp(pipeline=pipeline, size_px=self._size_px(station, view.view, package)))
+            for station, catalogue in catalogues.items()
+            for name, setup in catalogue.setups.items()
+            for view in setup.views
+            if view.model == package.manifest.name
+            for pipeline in view.pipelines
+        ]
+        return [warm_up for _, warm_up in sorted(found, key=lambda each: each[0])]
+
+    def _size_px(self, station: str, view: str, package: Package) -> tuple[int, int]:
+        return self._workers[station].size_px(view) or size_for(package.manifest.input)
+
+    def _let_go(self, session: runtime.Session) -> None:
+        """Close a session that failed, unless a station that hangs still has it: it is freed when that goes back."""
+        in_use = {
+            view.digest
+            for worker in self._workers.values()
+            for setup in worker.catalogue.setups.values()
+            for view in setup.views
+        }
+        if session.digest not in in_use:
+            session.close()
+        self._forget_memory()
+        runtime.trim()
+
+    def _forget_memory(self) -> None:
+        for book in self._books.values():
+            book.keep_memory_of(self._loaded)
 
     def inferring(self, model: str) -> str | None:
         """Return the digest of the session that every view of this model infers with; None where they differ.
@@ -101,6 +215,34 @@ class Stations:
             if view.model == model and view.digest is not None
         }
         return digests.pop() if len(digests) == 1 else None
+
+    def figures(self, model: str) -> Figures | None:
+        """Return what the version in use has done since it came into use, on all stations; None where none is."""
+        digest = self.inferring(model)
+        if digest is None:
+            return None
+        found = self._sum(digest, (worker.watch.figures(model, digest) for worker in self._workers.values()))
+        used_mb = rss_mb()
+        if used_mb is None:
+            return found
+        grew_mb = self._growth.measure(model, digest, found.look_count, used_mb)
+        return dataclasses.replace(found, rss_mb=used_mb, grew_mb=grew_mb)
+
+    def recent_figures(self, model: str) -> Figures | None:
+        """Return what the version in use did lately, in whichever use of it; None where none is.
+
+        The version after it is compared with this: it is recent however long the version has been in use, and it is
+        known again at once after going back to it.
+        """
+        digest = self.inferring(model)
+        if digest is None:
+            return None
+        found = self._sum(digest, (worker.watch.recent_figures(model, digest) for worker in self._workers.values()))
+        return dataclasses.replace(found, rss_mb=rss_mb())
+
+    @staticmethod
+    def _sum(digest: str, figures: Iterable[Figures]) -> Figures:
+        return functools.reduce(Figures.plus, figures, Figures(digest=digest))
 
     def provider(self, model: str) -> str | None:
         """Return the provider the model's session runs on."""
@@ -162,25 +304,3 @@ def _is_same(one: Catalogue, other: Catalogue) -> bool:
 def _models_of(catalogue: Catalogue) -> set[str]:
     named = {view.model for setup in catalogue.setups.values() for view in setup.views}
     return named | {view.model for refused in catalogue.refused.values() for view in refused.recipe.views.values()}
-
-
-def _at_low_priority(build: Callable[[], T]) -> T:
-    """Run `build` on a thread of lower priority, so that the stations' threads keep their pace meanwhile."""
-    results: list[T] = []
-    errors: list[LinesideError] = []
-
-    def body() -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _BUILD_NICENESS)
-        try:
-            results.append(build())
-        except LinesideError as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=body, name="session-builder")
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    if not results:
-        raise LinesideError("deployment.activation_failed", "The session could not be built; the log says why.")
-    return results[0]

@@ -50,8 +50,12 @@ class Wishes:
     def wants_catalogue(self) -> bool:
         return self._wanted is not None
 
-    def want(self, catalogue: Catalogue, timeout_s: float) -> bool:
-        """Wait until a catalogue was taken; False where it was not in time."""
+    def want(self, catalogue: Catalogue, timeout_s: float, *, stays: bool = False) -> bool:
+        """Wait until a catalogue was taken; False where it was not in time.
+
+        Args:
+            stays: it is not withdrawn then, but taken as soon as it can be, unless another one is wanted before.
+        """
         wanted = Wanted(catalogue)
         with self._lock:
             self._wanted = wanted
@@ -59,7 +63,7 @@ class Wishes:
             return True
         with self._lock:
             if self._wanted is wanted:
-                self._wanted = None
+                self._wanted = wanted if stays else None
                 return False
         return wanted.done.wait(timeout_s)
 

@@ -153,6 +153,10 @@ class StationWorker:
         """Parts recorded as passed uninspected since the agent started."""
         return self._ledger.missed_count + self._not_gated
 
+    def size_px(self, view: str) -> tuple[int, int] | None:
+        """Return width and height of a view's newest picture; None before the first."""
+        return self._finder.size_px(view)
+
     def state(self) -> StationState:
         """Return what the line is told of the station."""
         trouble = self._changeover.changing
@@ -179,6 +183,17 @@ class StationWorker:
             else:
                 return
         self._changeover.install(catalogue)
+
+    def restore_catalogue(self, catalogue: Catalogue, timeout_s: float = SWAP_TIMEOUT_S) -> None:
+        """Have the worker go back to a former catalogue: now, or as soon as it comes between two parts."""
+        if self.ended.is_set():
+            self._changeover.install(catalogue)
+        elif not self._changeover.want_back(catalogue, timeout_s):
+            log.error(
+                "Station %s goes back when it has finished its part.",
+                self._settings.id,
+                extra={"event": "station.not_back"},
+            )
 
     def replace_setup(self, setup: StationSetup, timeout_s: float = SWAP_TIMEOUT_S) -> None:
         """Replace one recipe's setup; see `replace_catalogue`."""
