@@ -118,6 +118,12 @@ def read_index(stream: IO[bytes], name: str) -> PackageIndex:
     return index
 
 
+def packed_bytes(index: PackageIndex) -> int:
+    """Return how long the archive of a package is."""
+    lengths = (len(package.index_bytes(index)), *(file.bytes for file in index.files))
+    return sum(_BLOCK + length + len(_padding(length)) for length in lengths) + 2 * _BLOCK
+
+
 def read_files(
     stream: IO[bytes], name: str, index: PackageIndex
 ) -> Iterator[tuple[package.PackageFile, Iterator[bytes]]]:

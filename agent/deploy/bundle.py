@@ -187,7 +187,7 @@ def _unpack(path: Path, folder: Path, progress: Callable[[int], None]) -> None:
         with open_plain(path) as stream:
             index = archive.read_index(stream, path.name)
             for listed, pieces in archive.read_files(stream, path.name, index):
-                _write(folder / listed.path, pieces, progress)
+                _write(folder / listed.path, _reading(path, pieces), progress)
     except OSError as error:
         raise reading_failed(path, error) from error
 
@@ -199,7 +199,7 @@ def _copy(source: Path, folder: Path, progress: Callable[[int], None]) -> None:
         try:
             with open_plain(path) as stream:
                 _refuse_changed(path, condition, os.fstat(stream.fileno()))
-                _write(folder / name, _pieces(stream, condition.st_size), progress)
+                _write(folder / name, _reading(path, _pieces(stream, condition.st_size)), progress)
                 _refuse_changed(path, condition, os.fstat(stream.fileno()))
         except OSError as error:
             raise reading_failed(path, error) from error
@@ -224,24 +224,25 @@ def _refuse_changed(path: Path, before: os.stat_result | None, now: os.stat_resu
 
 
 def _write(target: Path, pieces: Iterator[bytes], progress: Callable[[int], None]) -> None:
-    """Write a file durably. What fails here is this device's disk, what fails in `pieces` is the stick."""
+    """Write a file durably; what fails here is this device's disk."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        out = target.open("xb")
-    except OSError as error:
-        raise failure(target, error) from error
-    with out:
-        for piece in pieces:
-            try:
+        with target.open("xb") as out:
+            for piece in pieces:
                 out.write(piece)
-            except OSError as error:
-                raise failure(target, error) from error
-            progress(len(piece))
-        try:
+                progress(len(piece))
             out.flush()
             os.fsync(out.fileno())
-        except OSError as error:
-            raise failure(target, error) from error
+    except OSError as error:
+        raise failure(target, error) from error
+
+
+def _reading(path: Path, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield what is read; what fails here is the stick."""
+    try:
+        yield from pieces
+    except OSError as error:
+        raise reading_failed(path, error) from error
 
 
 def _checked(found: Found, folder: Path) -> package.Package:

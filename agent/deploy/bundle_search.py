@@ -139,8 +139,15 @@ def _archive(path: Path) -> Found:
     try:
         with open_plain(path) as stream:
             index = archive.read_index(stream, path.name)
+            is_whole = os.fstat(stream.fileno()).st_size >= archive.packed_bytes(index)
     except OSError as error:
         raise reading_failed(path, error) from error
+    if not is_whole:
+        raise LinesideError(
+            "package.archive_truncated",
+            f"{path.name} is cut short: of {index.model} release {index.release} a part is missing.",
+            "Copy it onto the stick again, and eject the stick before you pull it out.",
+        )
     return Found(
         path=path,
         is_archive=True,
