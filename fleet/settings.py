@@ -32,6 +32,8 @@ class FileSettings:
         mqtt_advertised_host: address devices are told at enrolment; the default is `mqtt_host`.
         session_hours: how long a browser stays signed in.
         max_picture_bytes: the largest blob a device may upload.
+        deployment_silent_days: how long nothing may be heard of an open deployment before it is `timed_out`.
+        deployment_not_taken_up_days: how long a connected device may leave a deployment untouched.
     """
 
     data_dir: str = "fleet-data"
@@ -44,6 +46,8 @@ class FileSettings:
     mqtt_advertised_host: Annotated[str, msgspec.Meta(min_length=1, max_length=253)] | None = None
     session_hours: Annotated[int, msgspec.Meta(ge=1, le=720)] = 12
     max_picture_bytes: Annotated[int, msgspec.Meta(ge=1024, le=268_435_456)] = 16 * 1024 * 1024
+    deployment_silent_days: Annotated[float, msgspec.Meta(ge=1.0, le=365.0)] = 14.0
+    deployment_not_taken_up_days: Annotated[float, msgspec.Meta(ge=0.05, le=365.0)] = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +64,8 @@ class FleetSettings:
     mqtt_advertised_host: str | None = None
     session_hours: int = 12
     max_picture_bytes: int = 16 * 1024 * 1024
+    deployment_silent_days: float = 14.0
+    deployment_not_taken_up_days: float = 3.0
 
     @property
     def database_path(self) -> Path:

@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _serve(settings: FleetSettings, engine: Any) -> None:
     from dataclasses import replace
+    from datetime import timedelta
 
     import uvicorn
 
@@ -72,6 +73,8 @@ def _serve(settings: FleetSettings, engine: Any) -> None:
     from fleet.app import create_app
     from fleet.blobs.store import FolderBlobs
     from fleet.broker import supervisor
+    from fleet.deployments.ticker import Ticker
+    from fleet.deployments.timeouts import Limits
     from fleet.ingest import claim, shards
     from fleet.ingest.waker import Waker
     from fleet.ingest.worker import Ingest
@@ -94,6 +97,13 @@ def _serve(settings: FleetSettings, engine: Any) -> None:
             announcer = Waker(broker.address, broker.protocol)
         stack.callback(announcer.stop)
         announcer.start()
+        limits = Limits(
+            silent=timedelta(days=settings.deployment_silent_days),
+            not_taken_up=timedelta(days=settings.deployment_not_taken_up_days),
+        )
+        ticker = Ticker(engine, limits)
+        stack.callback(ticker.stop)
+        ticker.start()
         kind: Any = broker.kind
         app = create_app(replace(settings, broker=kind, mqtt_host=host, mqtt_port=port), engine, blobs, announcer)
         config = uvicorn.Config(

@@ -21,6 +21,8 @@ from wire.manifest import Manifest, parameters_of
 from wire.sampling import FLOOR_DEFAULT, Rate, SamplingPlan
 
 MAX_RECIPES: Final = 200
+SHADOW_RATE: Final = 0.25
+Release = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +31,15 @@ class ModelChoice:
 
     Args:
         retry: deploy it again although the deployment of this very version failed or was taken back.
+        shadow: a release that judges the same parts beside it, for nobody on the line.
+        shadow_rate: share of parts the shadow is meant to see.
     """
 
     model: Name
-    release: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+    release: Release
     retry: bool = False
+    shadow: Release | None = None
+    shadow_rate: Rate = SHADOW_RATE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,10 +106,24 @@ class Version:
 Versions = Mapping[tuple[str, int], Version]
 
 
-def choice_of(document: Desired) -> DesiredChoice:
-    """Return the choice that leads to a document again; a place to start a change from."""
+def choice_of(document: Desired, shadows: Mapping[str, int] | None = None) -> DesiredChoice:
+    """Return the choice that leads to a document again; a place to start a change from.
+
+    Args:
+        shadows: the release of each shadow's digest, which the document does not tell; a shadow that is not here is
+            left out.
+    """
+    releases = shadows or {}
     return DesiredChoice(
-        models=tuple(ModelChoice(model=model.model, release=model.release) for model in document.models),
+        models=tuple(
+            ModelChoice(
+                model=model.model,
+                release=model.release,
+                shadow=releases.get(model.shadow or ""),
+                shadow_rate=model.shadow_rate,
+            )
+            for model in document.models
+        ),
         stations=tuple(_station_choice(station) for station in document.stations),
         settings=document.settings,
     )
@@ -158,6 +178,23 @@ def compose(
     return current if following == current else replace(following, revision=current.revision + 1)
 
 
+def without_deployment(current: Desired, deployment_id: str, former: DesiredModel | None) -> Desired:
+    """Return the document after a deployment was taken back, or `current` itself where it does not name it.
+
+    Args:
+        former: what ran before, with its own deployment; None takes the model out of the document.
+    """
+    models: list[DesiredModel] = []
+    for model in current.models:
+        if model.deployment_id != deployment_id:
+            models.append(model)
+        elif former is not None:
+            shadow = model.shadow if model.shadow != former.active else None
+            models.append(replace(former, shadow=shadow, shadow_rate=model.shadow_rate if shadow else SHADOW_RATE))
+    following = replace(current, models=tuple(models))
+    return current if following == current else replace(following, revision=current.revision + 1)
+
+
 def _model(
     choice: ModelChoice,
     former: DesiredModel | None,
@@ -165,18 +202,40 @@ def _model(
     lost: Collection[str],
     new_id: Callable[[], str],
 ) -> DesiredModel:
-    version = versions.get((choice.model, choice.release))
+    version = _version(versions, choice.model, choice.release)
+    same = former is not None and former.active == version.digest
+    again = choice.retry and former is not None and former.deployment_id in lost
+    return DesiredModel(
+        model=choice.model,
+        active=version.digest,
+        release=choice.release,
+        deployment_id=former.deployment_id if former is not None and same and not again else new_id(),
+        shadow=_shadow(choice, versions),
+        shadow_rate=choice.shadow_rate if choice.shadow is not None else SHADOW_RATE,
+    )
+
+
+def _shadow(choice: ModelChoice, versions: Versions) -> str | None:
+    if choice.shadow is None:
+        return None
+    if choice.shadow == choice.release:
+        raise LinesideError(
+            "request.invalid",
+            f"Release {choice.shadow} of {choice.model} cannot be the shadow of itself.",
+            "Choose another release as shadow, or none.",
+        )
+    return _version(versions, choice.model, choice.shadow).digest
+
+
+def _version(versions: Versions, model: str, release: int) -> Version:
+    version = versions.get((model, release))
     if version is None:
         raise LinesideError(
             "resource.not_found",
-            f"There is no release {choice.release} of the model {choice.model!r}.",
+            f"There is no release {release} of the model {model!r}.",
             "See `lineside-fleet models list`, or push it.",
         )
-    if former is not None and former.active == version.digest:
-        return replace(former, deployment_id=new_id()) if choice.retry and former.deployment_id in lost else former
-    return DesiredModel(
-        model=choice.model, active=version.digest, release=choice.release, deployment_id=new_id(), shadow=None
-    )
+    return version
 
 
 def _station(

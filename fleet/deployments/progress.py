@@ -2,14 +2,18 @@
 
 The device owns the states between queued and the ends, so its word is taken even where the table of transitions does
 not know the step (it is then marked irregular: seen, never lost). An end stays an end: what was superseded or canceled
-by the fleet, or has succeeded, is not opened again by a late report.
+by the fleet, or has succeeded, is not opened again by a late report. A report about what the fleet has ended is
+expected, since the device learns of that later: it is kept, and nothing is irregular about it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from wire.deployment import ENDS, FLEET_OWNED, TRANSITIONS, DeploymentState
+
+FLEET_ENDS: Final = ENDS & FLEET_OWNED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,11 +24,13 @@ class Progress:
         state: after the report.
         moved: whether the report is newer than the last one taken, so that its sequence and words count.
         irregular: the transition table does not allow the step.
+        late: it came after the fleet had ended the deployment.
     """
 
     state: DeploymentState
     moved: bool
     irregular: bool
+    late: bool = False
 
 
 def after(state: DeploymentState, sequence: int, reported: DeploymentState, reported_sequence: int) -> Progress | None:
@@ -38,6 +44,8 @@ def after(state: DeploymentState, sequence: int, reported: DeploymentState, repo
         return None
     if reported_sequence <= sequence:
         return Progress(state=state, moved=False, irregular=False)
+    if state in FLEET_ENDS:
+        return Progress(state=state, moved=False, irregular=False, late=True)
     if state is reported:
         return Progress(state=state, moved=True, irregular=False)
     allowed = reported in TRANSITIONS[state]

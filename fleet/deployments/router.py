@@ -13,7 +13,7 @@ from sqlmodel import col, select
 from starlette.responses import Response
 
 from fleet.auth.guard import AnyActor, Operator, Viewer
-from fleet.deployments import running, service
+from fleet.deployments import cancel, progress, running, service
 from fleet.deployments.document import DesiredChoice
 from fleet.deployments.tables import Deployment, ReportEntry
 from fleet.devices import service as devices
@@ -28,32 +28,54 @@ router = APIRouter(tags=["deployments"])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentView:
-    """One deployment; `irregular` counts reports the transition table does not know."""
+    """One deployment.
+
+    Args:
+        release: None where neither the device nor the registry knows it: an unknown release.
+        revision: of the desired document that asked for it.
+        origin: `fleet`, or `device` where a person beside the machine asked; then `by` names them.
+        created_by: `unknown` where the device says the fleet asked, and this database has no record of it.
+        hold_text: what a person should know before they end the hold.
+        probation: `wire.deployment.ProbationReport`, as far as it is told.
+        irregular: counts reports the transition table does not know.
+        installed_at: when the device said that it runs.
+    """
 
     id: str
     device: str
     model: str
-    release: int
+    release: int | None
     digest: str
+    revision: int | None
+    origin: str
+    by: str
     state: str
     attempt: int
     hold_reason: str | None
     hold_until: datetime | None
+    hold_text: str
+    probation: dict[str, Any] | None
     code: str
     reason: str
     irregular: int
     created_at: datetime
     created_by: str
     updated_at: datetime
+    installed_at: datetime | None
     ended_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportView:
-    """One report as it came; `report` is `wire.deployment.DeploymentReport`."""
+    """One report as it came; `report` is `wire.deployment.DeploymentReport`.
+
+    Args:
+        late: it came after the fleet had ended the deployment, which is expected and changes nothing.
+    """
 
     received_at: datetime
     irregular: bool
+    late: bool
     report: dict[str, Any]
 
 
@@ -149,10 +171,44 @@ def show_deployment(_actor: Viewer, session: Reading, deployment: str) -> Deploy
     return DeploymentDetail(
         deployment=_view(row),
         reports=[
-            ReportView(received_at=one.received_at, irregular=one.irregular, report=msgspec.json.decode(one.body))
+            ReportView(
+                received_at=one.received_at,
+                irregular=one.irregular,
+                late=row.state in progress.FLEET_ENDS and one.sequence > row.sequence,
+                report=msgspec.json.decode(one.body),
+            )
             for one in reports
         ],
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelRequest:
+    """Why a deployment is taken back."""
+
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
+
+
+@router.post("/deployments/{deployment}/cancel", openapi_extra=body_schema(CancelRequest))
+def cancel_deployment(
+    actor: Operator,
+    fleet: TheFleet,
+    background: BackgroundTasks,
+    deployment: str,
+    request: Annotated[CancelRequest, Depends(body_of(CancelRequest))],
+    response: Response,
+    session: Writing,
+    if_match: Annotated[str | None, Header()] = None,
+) -> DeploymentView:
+    """Take an open deployment back: the desired document names what ran before again, or no version of the model.
+
+    Done twice it changes nothing. `If-Match` may hold the ETag of the desired document; the answer has its new one.
+    """
+    done = cancel.cancel(session, deployment, reason=request.reason, if_match=if_match, by=actor, now=fleet.now())
+    if done.changed:
+        background.add_task(fleet.announcer.wake, done.deployment.device, done.document.revision)
+    response.headers["ETag"] = service.etag_of(done.document)
+    return _view(done.deployment)
 
 
 @router.get("/devices/{device}/intervals")
@@ -174,5 +230,6 @@ def _list(session: Reading, page: PageRequest, filters: dict[str, str | None]) -
 
 
 def _view(row: Deployment) -> DeploymentView:
-    names = DeploymentView.__dataclass_fields__
-    return DeploymentView(**{name: getattr(row, name) for name in names})
+    values = {name: getattr(row, name) for name in DeploymentView.__dataclass_fields__}
+    values["probation"] = msgspec.json.decode(row.probation) if row.probation is not None else None
+    return DeploymentView(**values)

@@ -48,9 +48,7 @@ def observe(
         at: by the device's clock; a time before its enrolment or in the future cannot be right, and the time of
             receipt stands in for it.
     """
-    row = session.get(Device, device)
-    if at > received_at + CLOCK_SLACK or (row is not None and at < row.enrolled_at - CLOCK_SLACK):
-        at = received_at
+    at = believable(session, device, at, received_at)
     line = select(VersionChange).where(VersionChange.device == device).where(VersionChange.model == model)
     since = col(VersionChange.since)
     before = session.exec(line.where(since <= at).order_by(since.desc()).limit(1)).first()
@@ -76,6 +74,13 @@ def observe(
     if after is not None and after.digest == digest:
         session.delete(after)
     session.flush()
+
+
+def believable(session: Session, device: str, at: datetime, received_at: datetime) -> datetime:
+    """Return a time by a device's clock, or that of its receipt where it cannot be right."""
+    row = session.get(Device, device)
+    wrong = at > received_at + CLOCK_SLACK or (row is not None and at < row.enrolled_at - CLOCK_SLACK)
+    return received_at if wrong else at
 
 
 def intervals(session: Session, device: str, model: str | None = None) -> list[Interval]:

@@ -25,7 +25,14 @@ class DesiredDocument(SQLModel, table=True):
 class Deployment(SQLModel, table=True):
     """One device x one model x one version; `sequence` is that of the newest report taken.
 
-    `irregular` counts reports that the transition table does not allow from the state they met.
+    Args:
+        digest: no foreign key, since a person beside the machine may bring a version the registry never saw.
+        release: None where neither the device nor the registry knows it.
+        revision: of the desired document that first asked for it; None where none did, or it was made before 0003.
+        origin, by: who asked (`wire.deployment.Origin`); `by` names the person where that was at the device.
+        probation: `wire.deployment.ProbationReport` as JSON, of the newest report that had one.
+        irregular: counts reports that the transition table does not allow from the state they met.
+        installed_at: when the device said that the version runs, by its own clock where that can be right.
     """
 
     __tablename__ = "deployment"
@@ -33,19 +40,25 @@ class Deployment(SQLModel, table=True):
     id: str = Field(primary_key=True, max_length=36)
     device: str = Field(foreign_key="device.id", max_length=64, index=True)
     model: str = Field(max_length=64)
-    digest: str = Field(foreign_key="model_version.digest", max_length=64, index=True)
-    release: int = Field(sa_type=BigInteger)
+    digest: str = Field(max_length=64, index=True)
+    release: int | None = Field(default=None, sa_type=BigInteger)
+    revision: int | None = Field(default=None, sa_type=BigInteger)
+    origin: str = Field(default="fleet", max_length=16, sa_column_kwargs={"server_default": "fleet"})
+    by: str = Field(default="", max_length=200, sa_column_kwargs={"server_default": ""})
     state: str = Field(max_length=32, index=True)
     sequence: int = Field(default=0, sa_type=BigInteger)
     attempt: int = Field(default=0, sa_type=BigInteger)
     hold_reason: str | None = Field(default=None, max_length=32)
     hold_until: datetime | None = Field(default=None, sa_type=UtcTime)
+    hold_text: str = Field(default="", max_length=500, sa_column_kwargs={"server_default": ""})
+    probation: str | None = None
     code: str = Field(default="", max_length=64)
     reason: str = Field(default="", max_length=1000)
     irregular: int = 0
     created_at: datetime = Field(sa_type=UtcTime)
     created_by: str = Field(max_length=100)
     updated_at: datetime = Field(sa_type=UtcTime)
+    installed_at: datetime | None = Field(default=None, sa_type=UtcTime)
     ended_at: datetime | None = Field(default=None, sa_type=UtcTime)
 
 

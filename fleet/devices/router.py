@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -10,12 +10,14 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Depends
-from sqlmodel import col, select
+from sqlmodel import Session, col, select
 from starlette.responses import Response
 
 from fleet.auth.actor import Kind
 from fleet.auth.guard import Admin, AnyActor, Viewer
 from fleet.deployments import drift
+from fleet.deployments.deviation import Deviation
+from fleet.deployments.deviation import Kind as DeviationKind
 from fleet.devices import enrolment, service
 from fleet.devices.tables import Device, DeviceEvent, DeviceHealth
 from fleet.web import Page, Paged, Reading, TheFleet, Writing, body_of, body_schema, fetch_page
@@ -33,7 +35,8 @@ class DeviceView:
 
     Args:
         reported: its reported document (`wire.messages.Reported`), None before its first.
-        drift: models whose running version is not the one its last successful deployment put there.
+        drift: models whose running version is not the one the newest successful deployment put there.
+        deviations: in words: drift, and models that run something else than is desired.
     """
 
     id: str
@@ -48,6 +51,7 @@ class DeviceView:
     reported: dict[str, Any] | None
     reported_at: datetime | None
     drift: list[str]
+    deviations: list[Deviation]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,15 +97,14 @@ def enrol(
 def list_devices(_actor: Viewer, session: Reading, page: Paged) -> Page[DeviceView]:
     """List devices by name."""
     rows, cursor = fetch_page(session, select(Device), [col(Device.id)], page)
-    expected = drift.expected(session, [row.id for row in rows])
-    return Page(items=[view_of(row, expected) for row in rows], next_cursor=cursor)
+    return Page(items=views_of(session, rows), next_cursor=cursor)
 
 
 @router.get("/devices/{device}")
 def show_device(actor: AnyActor, session: Reading, device: str) -> DeviceView:
     """Show one device; a device may see itself."""
     require_self_or_person(actor.kind, actor.name, device)
-    return view_of(service.require(session, device), drift.expected(session, [device]))
+    return views_of(session, [service.require(session, device)])[0]
 
 
 @router.post("/devices/{device}/revocation")
@@ -109,7 +112,7 @@ def revoke_device(actor: Admin, fleet: TheFleet, session: Writing, device: str) 
     """Take a device's access away; a new claim gives it back."""
     row = service.revoke(session, device, by=actor, now=fleet.now())
     session.flush()
-    return view_of(row, drift.expected(session, [device]))
+    return views_of(session, [row])[0]
 
 
 @router.get("/devices/{device}/health")
@@ -152,9 +155,14 @@ def require_self_or_person(kind: Kind, name: str, device: str) -> None:
         raise LinesideError("access.forbidden", f"{name!r} may not see {device!r}.", "A device sees only itself.")
 
 
-def view_of(row: Device, expected: Mapping[tuple[str, str], str]) -> DeviceView:
-    """Return a device as the API shows it."""
-    reported = codec.decode(row.reported.encode(), Reported) if row.reported is not None else None
+def views_of(session: Session, rows: Sequence[Device]) -> list[DeviceView]:
+    """Return devices as the API shows them."""
+    reported = {row.id: codec.decode(row.reported.encode(), Reported) for row in rows if row.reported is not None}
+    known = drift.known(session, [row.id for row in rows], reported)
+    return [_view(row, drift.deviations(row.id, known, reported.get(row.id))) for row in rows]
+
+
+def _view(row: Device, deviations: list[Deviation]) -> DeviceView:
     return DeviceView(
         id=row.id,
         shard=row.shard,
@@ -167,5 +175,6 @@ def view_of(row: Device, expected: Mapping[tuple[str, str], str]) -> DeviceView:
         boot=row.boot,
         reported=msgspec.json.decode(row.reported) if row.reported is not None else None,
         reported_at=row.reported_at,
-        drift=drift.drifted(row.id, expected, reported),
+        drift=[one.model for one in deviations if one.kind is DeviationKind.DRIFT],
+        deviations=deviations,
     )

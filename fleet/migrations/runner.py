@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from wire.errors import LinesideError
@@ -49,15 +51,58 @@ def current(engine: Engine) -> str | None:
         ) from error
 
 
-def upgrade(engine: Engine) -> tuple[str | None, str]:
-    """Bring a database to the newest schema in one transaction; returns the revisions before and after."""
+def upgrade(engine: Engine, target: str = "head") -> tuple[str | None, str]:
+    """Bring a database to the newest schema in one transaction; returns the revisions before and after.
+
+    Args:
+        target: another revision, for tests.
+
+    Raises:
+        LinesideError: `storage.corrupt` where rows would refer to others that are not there.
+    """
     before = current(engine)
+    with _without_foreign_keys(engine) as connection, connection.begin():
+        _run(connection, command.upgrade, target)
+    return before, head()
+
+
+def downgrade(engine: Engine, target: str) -> None:
+    """Take a database back to an older schema; what that cannot hold is lost."""
+    with _without_foreign_keys(engine) as connection, connection.begin():
+        _run(connection, command.downgrade, target)
+
+
+def _run(connection: Connection, act: Callable[[Config, str], None], target: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-    return before, head()
+    config.attributes["connection"] = connection
+    act(config, target)
+    if connection.dialect.name == "sqlite":
+        broken = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
+        if broken:
+            tables = ", ".join(sorted({str(row[0]) for row in broken}))
+            raise LinesideError(
+                "storage.corrupt",
+                f"Rows of {tables} refer to others that are not there; nothing was changed.",
+                "Bring back a copy of the database, and report the fault.",
+            )
+
+
+@contextlib.contextmanager
+def _without_foreign_keys(engine: Engine) -> Iterator[Connection]:
+    """Connect with SQLite's foreign keys off: it changes a table by making it anew, and dropping the old one.
+
+    Inside a transaction they cannot be switched, so the driver is told before one begins.
+    """
+    with engine.connect() as connection:
+        raw: Any = connection.connection.driver_connection
+        if connection.dialect.name == "sqlite":
+            raw.execute("PRAGMA foreign_keys=OFF")
+        try:
+            yield connection
+        finally:
+            if connection.dialect.name == "sqlite":
+                raw.execute("PRAGMA foreign_keys=ON")
 
 
 def require_current(engine: Engine) -> None:

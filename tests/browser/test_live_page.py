@@ -102,7 +102,7 @@ def test_what_changes_is_shown_without_a_reload(chromium: Any, scene: Scene, add
         order = page.locator("tbody[data-list=devices] > tr").evaluate_all("rows => rows.map(row => row.dataset.key)")
         assert order == ["cell-0", "cell-1", "cell-2", "cell-3"]
         trail = page.locator("tbody[data-list=deployments] tr").first.inner_text()
-        assert "self testing > staged > activating > succeeded" in trail
+        assert "self testing > staged > activating > probation > succeeded" in trail
         assert page.evaluate("window.stayed") is True
     assert wrong == []
 

@@ -142,6 +142,7 @@ GOOD_WAY = (
     DeploymentState.SELF_TESTING,
     DeploymentState.STAGED,
     DeploymentState.ACTIVATING,
+    DeploymentState.PROBATION,
     DeploymentState.SUCCEEDED,
 )
 
