@@ -13,6 +13,7 @@ from agent.capture.calibration import Calibration
 from agent.deploy.figures import Figures
 from agent.inspection import swap
 from agent.inspection.catalogue import Catalogue, Refused
+from agent.inspection.changeover import SWAP_TIMEOUT_S
 from agent.inspection.growth import Growth, rss_mb
 from agent.inspection.recipe_book import Loaded, RecipeBook, wanted_recipes
 from agent.inspection.session_builder import ROUNDS, WarmUp, at_low_priority, size_for, warm
@@ -51,9 +52,11 @@ class Stations:
         options: runtime.RuntimeOptions,
         deployment_of: Callable[[str, str], str | None],
         calibration_of: Callable[[str, str], Calibration | None] = lambda _station, _view: None,
+        swap_timeout_s: float = SWAP_TIMEOUT_S,
     ) -> None:
         self._workers = workers
         self._options = options
+        self._swap_timeout_s = swap_timeout_s
         self._loaded: dict[str, Loaded] = {}
         self._books = {
             station: RecipeBook(worker.own, worker.thread_count, deployment_of, partial(calibration_of, station))
@@ -104,7 +107,9 @@ class Stations:
         name = package.manifest.name
         former, bases = self._loaded[name], self._catalogues_with(name)
         swap.swap(
-            self._workers, {station: self._books[station].without_model(base, name) for station, base in bases.items()}
+            self._workers,
+            {station: self._books[station].without_model(base, name) for station, base in bases.items()},
+            self._swap_timeout_s,
         )
         began_ns = time.monotonic_ns()
         self._loaded = {model: loaded for model, loaded in self._loaded.items() if model != name}
@@ -139,6 +144,8 @@ class Stations:
         built_ns = time.monotonic_ns()
         former = self._loaded.get(name)
         loaded = {**self._loaded, name: Loaded(package=package, session=session)}
+        for worker in self._workers.values():
+            worker.watch.begin(name, session.digest)
         try:
             catalogues = {
                 station: self._books[station].with_model(base, name, loaded) for station, base in bases.items()
@@ -146,7 +153,7 @@ class Stations:
             warm_ups = self._warm_ups(package, catalogues)
             at_low_priority(lambda: warm(warm_ups, rounds=ROUNDS if former is not None else 1), threads=threads)
             warm_ns = time.monotonic_ns()
-            swap.swap(self._workers, catalogues)
+            swap.swap(self._workers, catalogues, self._swap_timeout_s)
         except LinesideError:
             self._let_go(session)
             raise
@@ -156,6 +163,7 @@ class Stations:
             former.session.close()
         self._forget_memory()
         runtime.trim()  # what optimising the graph took, and what the old session held
+        self._growth.restart()
         self.last_swap = SwapTimes(
             build_ms=(built_ns - began_ns) / 1e6,
             warm_ms=(warm_ns - built_ns) / 1e6,

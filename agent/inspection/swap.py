@@ -6,13 +6,16 @@ import logging
 from collections.abc import Mapping
 
 from agent.inspection.catalogue import Catalogue
+from agent.inspection.changeover import SWAP_TIMEOUT_S
 from agent.inspection.worker import StationWorker
 from wire.errors import LinesideError
 
 log = logging.getLogger(__name__)
 
 
-def swap(workers: Mapping[str, StationWorker], catalogues: Mapping[str, Catalogue]) -> None:
+def swap(
+    workers: Mapping[str, StationWorker], catalogues: Mapping[str, Catalogue], timeout_s: float = SWAP_TIMEOUT_S
+) -> None:
     """Have each station take its catalogue; where one does not in time, the others go back to what they had.
 
     A station that has taken the new one and does not come between two parts again goes back as soon as it does.
@@ -20,6 +23,7 @@ def swap(workers: Mapping[str, StationWorker], catalogues: Mapping[str, Catalogu
     Args:
         workers: by station.
         catalogues: of the stations that change.
+        timeout_s: for which each station is waited for.
 
     Raises:
         LinesideError: `deployment.activation_failed`, and no station judges its next part with the new catalogue.
@@ -29,9 +33,9 @@ def swap(workers: Mapping[str, StationWorker], catalogues: Mapping[str, Catalogu
         for station, catalogue in catalogues.items():
             worker = workers[station]
             former = worker.catalogue
-            worker.replace_catalogue(catalogue)
+            worker.replace_catalogue(catalogue, timeout_s)
             done.append((worker, former))
     except LinesideError:
         for worker, former in reversed(done):
-            worker.restore_catalogue(former)
+            worker.restore_catalogue(former, timeout_s)
         raise
