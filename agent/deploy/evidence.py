@@ -14,9 +14,13 @@ MIX: Final = ("OK", "NG", "UNSURE")
 _JEFFREYS: Final = 0.5
 # A version that says one thing of every part is looked for by name: a tenth of the odds for each of the three.
 _STUCK: Final = 0.1
+_LEAST_LOTS: Final = 10
+_LEAST_COUNTED: Final = 5
 
 
-def log_mix_odds(seen: Sequence[int], before: Sequence[int], *, weight_max: float) -> float:
+def log_mix_odds(
+    seen: Sequence[float], before: Sequence[float], *, weight_max: float, dispersion: float = 1.0
+) -> float:
     """Return the log odds that verdicts come from another mix than before, against the same mix.
 
     "The same" is the Dirichlet-multinomial prediction from `before`; "another" is a mixture of one that knows nothing
@@ -27,17 +31,34 @@ def log_mix_odds(seen: Sequence[int], before: Sequence[int], *, weight_max: floa
         before: the same of the former one.
         weight_max: `before` counts as this many parts at most. It says how well a mix is known that drifts by itself:
             with 500, a share of 2 % may as well be 1 or 3 % today.
+        dispersion: of the line (`dispersion_of`): so many parts of it say as much as one of a line without heaps.
     """
+    seen = [count / dispersion for count in seen]
     total = sum(seen)
     if total == 0:
         return 0.0
-    scale = min(1.0, weight_max / sum(before)) if sum(before) else 0.0
+    known = sum(before) / dispersion
+    scale = min(1.0, weight_max / known) / dispersion if known else 0.0
     same = _log_dirichlet(seen, [_JEFFREYS + scale * count for count in before])
     other = [math.log(1.0 - _STUCK * len(seen)) + _log_dirichlet(seen, [_JEFFREYS] * len(seen))]
     if max(seen) == total:
         other.append(math.log(_STUCK))
     most = max(other)
     return most + math.log(sum(math.exp(one - most) for one in other)) - same
+
+
+def dispersion_of(lots: int, lot_parts: int, total: int, squares: int) -> float:
+    """Return how much more a count varies from lot to lot than it would if each part stood for itself; at least 1.
+
+    Args:
+        lots: of `lot_parts` parts each.
+        total: counted in all of them, and `squares` the sum of each lot's count squared.
+    """
+    if lots < _LEAST_LOTS or not _LEAST_COUNTED <= total < lots * lot_parts:
+        return 1.0
+    share = total / (lots * lot_parts)
+    variance = (squares - total * total / lots) / (lots - 1)
+    return max(1.0, variance / (lot_parts * share * (1 - share)))
 
 
 def log_share_odds(hits: int, total: int, share: float) -> float:
@@ -53,7 +74,7 @@ def log_share_odds(hits: int, total: int, share: float) -> float:
     return other - hits * math.log(share) - misses * math.log1p(-share)
 
 
-def _log_dirichlet(counts: Sequence[int], prior: Sequence[float]) -> float:
+def _log_dirichlet(counts: Sequence[float], prior: Sequence[float]) -> float:
     """Return the log probability of a sequence with these counts under a Dirichlet-multinomial."""
     total = math.lgamma(sum(prior)) - math.lgamma(sum(prior) + sum(counts))
     return total + sum(math.lgamma(a + n) - math.lgamma(a) for a, n in zip(prior, counts, strict=True))

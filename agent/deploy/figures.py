@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from wire.histogram import Histogram
 from wire.ids import Count, Digest
 
 K = TypeVar("K", int, str)
+
+LOT_PARTS: Final = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +23,8 @@ class Figures:
         faults: parts without verdict that the version may be blamed for, by reason.
         looks: how many looks at a picture took how long: counts by bin of `wire.histogram`. The model's own work
             (preprocess, run, decode); waiting for a core is not in it.
+        lots: groups of `LOT_PARTS` parts with a verdict that came one after the other; `lot_sums` and `lot_squares` are
+            the sums of their counts of each verdict, and of those squared. They tell a line whose NG come in heaps.
         rss_mb: resident memory of the agent when this was read, in 2**20 bytes.
         grew_mb: by so much that memory has grown since the version had settled in.
     """
@@ -29,6 +33,9 @@ class Figures:
     verdicts: dict[str, Count] = field(default_factory=dict)
     faults: dict[str, Count] = field(default_factory=dict)
     looks: dict[int, Count] = field(default_factory=dict)
+    lots: Count = 0
+    lot_sums: dict[str, Count] = field(default_factory=dict)
+    lot_squares: dict[str, Count] = field(default_factory=dict)
     rss_mb: float | None = None
     grew_mb: float = 0.0
 
@@ -65,6 +72,9 @@ class Figures:
             verdicts=_sum(self.verdicts, later.verdicts),
             faults=_sum(self.faults, later.faults),
             looks=_sum(self.looks, later.looks),
+            lots=self.lots + later.lots,
+            lot_sums=_sum(self.lot_sums, later.lot_sums),
+            lot_squares=_sum(self.lot_squares, later.lot_squares),
             rss_mb=later.rss_mb if later.rss_mb is not None else self.rss_mb,
             grew_mb=max(self.grew_mb, later.grew_mb),
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from agent.deploy import evidence
-from agent.deploy.figures import Figures, slower_than
+from agent.deploy.figures import LOT_PARTS, Figures, slower_than
 from agent.deploy.settings import ProbationSettings
 from wire.deployment import ProbationReport
 
@@ -145,13 +145,23 @@ def shift_of(seen: Figures, baseline: Figures | None, limits: ProbationLimits) -
     before = [baseline.verdicts.get(verdict, 0) for verdict in evidence.MIX]
     if sum(now) < LEAST_MIX_PARTS or sum(before) < LEAST_MIX_PARTS:
         return ""
-    if evidence.log_mix_odds(now, before, weight_max=WEIGHT_MAX) < math.log(limits.shift_odds):
+    odds = evidence.log_mix_odds(now, before, weight_max=WEIGHT_MAX, dispersion=_dispersion_of(baseline))
+    if odds < math.log(limits.shift_odds):
         return ""
     # A change of OK is one of NG or of UNSURE, and those are what a person asks for.
     place = max((1, 2), key=lambda one: _deviance(now[one], sum(now), before[one], sum(before)))
     return (
         f"{evidence.MIX[place]} {now[place]} of {sum(now)} parts ({now[place] / sum(now):.1%}), "
         f"{before[place]} of {sum(before)} ({before[place] / sum(before):.1%}) before."
+    )
+
+
+def _dispersion_of(figures: Figures) -> float:
+    return max(
+        evidence.dispersion_of(
+            figures.lots, LOT_PARTS, figures.lot_sums.get(verdict, 0), figures.lot_squares.get(verdict, 0)
+        )
+        for verdict in evidence.MIX
     )
 
 

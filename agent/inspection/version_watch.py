@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
-from agent.deploy.figures import Figures, sparse
+from agent.deploy.figures import LOT_PARTS, Figures, sparse
 from agent.inspection.setup import StationSetup
 from wire.histogram import Histogram
 from wire.inspection import Inspection, Mode, Reason, Verdict, ViewRecord
@@ -24,22 +24,46 @@ BLAMED: Final = frozenset({Reason.UNUSABLE_OUTPUT, Reason.RUNTIME_ERROR, Reason.
 
 
 class _Counts:
-    __slots__ = ("faults", "looks", "parts", "verdicts")
+    __slots__ = ("faults", "looks", "lot", "lot_squares", "lot_sums", "lots", "parts", "verdicts")
 
     def __init__(self) -> None:
         self.parts = 0
+        self.lot: Counter[str] = Counter()
+        self.lots = 0
+        self.lot_sums: Counter[str] = Counter()
+        self.lot_squares: Counter[str] = Counter()
         self.verdicts: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.looks = Histogram()
 
     def add(self, outcome: Verdict | Reason, looks_ms: Iterable[float]) -> None:
         self.parts += 1
-        (self.verdicts if isinstance(outcome, Verdict) else self.faults)[outcome.value] += 1
+        if isinstance(outcome, Verdict):
+            self.verdicts[outcome.value] += 1
+            self._add_to_lot(outcome.value)
+        else:
+            self.faults[outcome.value] += 1
         for look_ms in looks_ms:
             self.looks.add(look_ms)
 
+    def _add_to_lot(self, verdict: str) -> None:
+        self.lot[verdict] += 1
+        if self.lot.total() == LOT_PARTS:
+            self.lots += 1
+            self.lot_sums.update(self.lot)
+            self.lot_squares.update({name: count * count for name, count in self.lot.items()})
+            self.lot = Counter()
+
     def figures(self, digest: str) -> Figures:
-        return Figures(digest=digest, verdicts=dict(self.verdicts), faults=dict(self.faults), looks=sparse(self.looks))
+        return Figures(
+            digest=digest,
+            verdicts=dict(self.verdicts),
+            faults=dict(self.faults),
+            looks=sparse(self.looks),
+            lots=self.lots,
+            lot_sums=dict(self.lot_sums),
+            lot_squares=dict(self.lot_squares),
+        )
 
 
 class _Version:
