@@ -13,7 +13,7 @@ from wire.errors import LinesideError
 
 log = logging.getLogger(__name__)
 
-_FILE_NAME: Final = "desired.json"
+FILE_NAME: Final = "desired.json"
 
 
 class Api(Protocol):
@@ -26,7 +26,7 @@ class DesiredKeeper:
     """Reads the document from the fleet when it has changed, and from disk at the start."""
 
     def __init__(self, data_dir: Path, device: str, api: Api) -> None:
-        self._path = data_dir / _FILE_NAME
+        self._path = data_dir / FILE_NAME
         self._device = device
         self._api = api
         self._disk = Disk()
