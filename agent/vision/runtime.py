@@ -105,6 +105,7 @@ class OnnxSession:
         self._input_shapes: dict[str, Shape] = {entry.name: tuple(entry.shape) for entry in inference.get_inputs()}
         self._output_names = tuple(entry.name for entry in inference.get_outputs())
         self._provider = str(inference.get_providers()[0])
+        self._run_options = onnxruntime.RunOptions()
 
     @property
     def digest(self) -> str:
@@ -134,17 +135,25 @@ class OnnxSession:
         if self._inference is None:
             raise LinesideError("model.run_failed", f"The session of {self._digest[:12]} is closed.")
         try:
-            return tuple(self._inference.run(None, dict(inputs)))
+            return tuple(self._inference.run(None, dict(inputs), self._run_options))
         except RUNTIME_ERRORS as error:
             raise LinesideError(
                 "model.run_failed", f"Running {self._digest[:12]} failed: {_first_line(error)}"
             ) from error
 
+    def interrupt(self) -> None:
+        """Have the run of another thread fail after the operator it is at, and each later run at once."""
+        self._run_options.terminate = True
+
+    def resume(self) -> None:
+        """Let later runs go through again."""
+        self._run_options.terminate = False
+
     def close(self) -> None:
         self._inference = None
 
 
-def load(package: packages.Package, options: RuntimeOptions) -> Session:
+def load(package: packages.Package, options: RuntimeOptions) -> OnnxSession:
     """Build a session from a package's model file, after comparing the file with the package's index.
 
     The file must have passed `agent.vision.check` on this device before: building the session of a hostile file may
