@@ -27,12 +27,12 @@ class PictureOfPart:
     """Whose picture one is.
 
     Args:
-        draw: of the part.
+        draw: of the part; None where the picture is kept outside of the sampling plan.
         at: when it was triggered.
         gate_rate: of the sampling plan in force.
     """
 
-    draw: Draw
+    draw: Draw | None
     at: datetime
     gate_rate: float = 0.0
 

@@ -33,8 +33,8 @@ class Turns:
     and starves none. Whoever is not served by the deadline leaves without a turn, since the verdict could no longer be
     used; so neither a long queue nor a model that hangs holds anybody longer than that.
 
-    A place that nobody wants may be borrowed. It stays free for all looks: whoever takes the last free one takes it from
-    the borrower, and does not wait for it.
+    A place that nobody wants may be borrowed. It stays free for all looks: whoever takes the last free one takes it
+    from the borrower, and does not wait for it.
 
     Args:
         places: usable cores, divided by the threads one look runs on.

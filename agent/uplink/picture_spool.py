@@ -3,11 +3,15 @@
 What goes is decided by the draw alone, so that what stays is still a sample of known probabilities (accuracy.md 1):
 the pictures with the largest u/pi go first, those of the gate's sample only when no other is left. The smallest u/pi
 that ever went in an hour is that hour's tau, and the effective inclusion of a part of the hour is min(1, pi * tau).
+
+Pictures outside of every sampling plan (of a candidate that disagrees) have no draw. They go before all others and no
+tau knows of them: neither their coming nor their going changes what an estimate is made of.
 """
 
 from __future__ import annotations
 
 import bisect
+import enum
 import json
 import logging
 import threading
@@ -29,17 +33,24 @@ _WINDOWS_FILE: Final = "windows.json"
 _RANK_SCALE: Final = 2**53
 
 
+class Claim(enum.IntEnum):
+    """Why a picture is kept, the best right to its room first; the number stands in its file's name."""
+
+    GATE = 0  # of the gate's sample
+    SAMPLE = 1
+    EXTRA = 2  # outside of the sampling plan
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Waiting:
     """A picture in the folder; the greater one of two goes first when there is no room.
 
     Args:
-        may_go: it is not of the gate's sample.
         rank: u/pi of its part, in 2**-53.
         hour: of its part, since 1970.
     """
 
-    may_go: bool
+    claim: Claim
     rank: int
     digest: str
     hour: int
@@ -47,19 +58,19 @@ class Waiting:
 
     @property
     def file_name(self) -> str:
-        return f"{self.digest}_{self.hour}_{int(self.may_go)}_{self.rank:x}"
+        return f"{self.digest}_{self.hour}_{self.claim.value}_{self.rank:x}"
 
     @classmethod
     def of(cls, name: str, length: int) -> Waiting | None:
         """Read a file name back; None for one that is none of ours."""
         digest, *rest = name.split("_")
         try:
-            hour, may_go, rank = int(rest[0]), bool(int(rest[1])), int(rest[2], 16)
+            hour, claim, rank = int(rest[0]), Claim(int(rest[1])), int(rest[2], 16)
         except (IndexError, ValueError):
             return None
         if not ids.is_digest(digest) or len(rest) != 3:
             return None
-        return cls(may_go=may_go, rank=rank, digest=digest, hour=hour, bytes=length)
+        return cls(claim=claim, rank=rank, digest=digest, hour=hour, bytes=length)
 
 
 class PictureSpool:
@@ -93,11 +104,11 @@ class PictureSpool:
     def __len__(self) -> int:
         return len(self._order)
 
-    def take(self, digest: str, data: bytes, draw: Draw, at: datetime, *, gate_rate: float = 0.0) -> bool:
+    def take(self, digest: str, data: bytes, draw: Draw | None, at: datetime, *, gate_rate: float = 0.0) -> bool:
         """Take a picture; False where others have a better right to the room.
 
         Args:
-            draw: of the picture's part.
+            draw: of the picture's part; None for a picture outside of the sampling plan.
             at: when the part was triggered.
             gate_rate: of the sampling plan in force.
 
@@ -105,8 +116,8 @@ class PictureSpool:
             LinesideError: `storage.full` where the disk does not take it; it is then counted as dropped.
         """
         waiting = Waiting(
-            may_go=draw.u >= gate_rate,
-            rank=int(draw.u / draw.pi * _RANK_SCALE),
+            claim=_claim(draw, gate_rate),
+            rank=0 if draw is None else int(draw.u / draw.pi * _RANK_SCALE),
             digest=digest,
             hour=int(at.timestamp() // 3600),
             bytes=len(data),
@@ -130,11 +141,15 @@ class PictureSpool:
             if waiting is not None:
                 self._order[digest] = waiting
 
-    def forget(self, digest: str) -> None:
-        """Remove a picture that needs to wait no longer."""
+    def forget(self, digest: str, path: Path | None = None) -> None:
+        """Remove a picture that needs to wait no longer.
+
+        Args:
+            path: only while this is still its file.
+        """
         with self._lock:
             waiting = self._order.get(digest)
-            if waiting is not None:
+            if waiting is not None and path in (None, self._folder / waiting.file_name):
                 self._strike_out(waiting)
                 (self._folder / waiting.file_name).unlink(missing_ok=True)
 
@@ -162,7 +177,10 @@ class PictureSpool:
 
     def _take(self, waiting: Waiting, data: bytes) -> bool:
         digest = waiting.digest
-        if digest in self._order:
+        known = self._order.get(digest)
+        if known is not None:
+            if known.claim is Claim.EXTRA and waiting.claim is not Claim.EXTRA:
+                self._raise_claim(known, waiting)
             return True
         if len(data) > self._max_bytes - self._lent_bytes:
             self._note_dropped(waiting)
@@ -184,6 +202,13 @@ class PictureSpool:
             raise LinesideError("storage.full", f"A picture cannot be kept: {error}.") from error
         return True
 
+    def _raise_claim(self, known: Waiting, waiting: Waiting) -> None:
+        """A picture that waits for another reason turns out to be of the sample: from now on it goes by its draw."""
+        (self._folder / known.file_name).replace(self._folder / waiting.file_name)
+        self._ranked.pop(bisect.bisect_left(self._ranked, known))
+        bisect.insort(self._ranked, waiting)
+        self._order[known.digest] = waiting
+
     def _fit(self, writing: Waiting | None = None) -> None:
         while self._ranked and (self.bytes > self._max_bytes - self._lent_bytes or len(self._ranked) > self._max_count):
             victim = self._ranked[-1]
@@ -199,6 +224,8 @@ class PictureSpool:
 
     def _note_dropped(self, waiting: Waiting) -> None:
         self.dropped += 1
+        if waiting.claim is Claim.EXTRA:
+            return
         tau = waiting.rank / _RANK_SCALE
         former = self._windows.get(waiting.hour)
         if former is None:
@@ -208,7 +235,7 @@ class PictureSpool:
             former,
             tau=min(former.tau, tau),
             dropped=former.dropped + 1,
-            gate_trimmed=former.gate_trimmed or not waiting.may_go,
+            gate_trimmed=former.gate_trimmed or waiting.claim is Claim.GATE,
         )
         self._windows[waiting.hour] = now
         for old in sorted(self._windows)[:-KEPT_WINDOWS]:
@@ -238,6 +265,12 @@ class PictureSpool:
         self._ranked = sorted(self._order.values())
         self._fit()
         self._keep_windows()
+
+
+def _claim(draw: Draw | None, gate_rate: float) -> Claim:
+    if draw is None:
+        return Claim.EXTRA
+    return Claim.SAMPLE if draw.u >= gate_rate else Claim.GATE
 
 
 def _read_windows(folder: Path) -> dict[int, PictureWindow]:

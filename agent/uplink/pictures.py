@@ -141,7 +141,7 @@ class PictureUploader:
         try:
             data = path.read_bytes()
         except FileNotFoundError:
-            self._spool.forget(digest)  # it had to make room meanwhile
+            self._spool.forget(digest, path)  # it had to make room meanwhile
             return 0.0
         except OSError as error:
             log.warning("A waiting picture cannot be read: %s.", error, extra={"event": "pictures.damaged"})
