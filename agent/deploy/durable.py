@@ -40,7 +40,7 @@ class Disk:
         """
         temporary = path.with_name(f"{TEMPORARY}{path.name}")
         try:
-            self._make_folder(path.parent)
+            self._made_folder(path.parent)
             self.before(f"write {path.name}")
             with temporary.open("wb") as stream:
                 self.before(f"fill {path.name}")
@@ -58,7 +58,7 @@ class Disk:
             self.before(f"sync {path.name}")
             with temporary.open("rb") as stream:
                 os.fsync(stream.fileno())
-            self._make_folder(path.parent)
+            self._made_folder(path.parent)
         except OSError as error:
             raise failure(path, error) from error
         self.rename(temporary, path)
@@ -68,7 +68,7 @@ class Disk:
         try:
             self.before(f"rename {target.name}")
             source.replace(target)
-            self.sync_folder(target.parent)
+            self._sync_folder(target.parent)
         except OSError as error:
             raise failure(target, error) from error
 
@@ -107,13 +107,28 @@ class Disk:
         except OSError as error:
             raise failure(path, error) from error
 
-    def _make_folder(self, folder: Path) -> None:
+    def make_folder(self, folder: Path) -> None:
+        """Make a folder, and those it lies in, unless it is there; its name is durable before anything lies in it."""
+        try:
+            self._made_folder(folder)
+        except OSError as error:
+            raise failure(folder, error) from error
+
+    def _made_folder(self, folder: Path) -> None:
         if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)
-            self.sync_folder(folder.parent)
+            self._made_folder(folder.parent)
+            self.before(f"make folder {folder.name}")
+            folder.mkdir(exist_ok=True)
+            self._sync_folder(folder.parent)
 
     def sync_folder(self, folder: Path) -> None:
         """Make the names in a folder durable."""
+        try:
+            self._sync_folder(folder)
+        except OSError as error:
+            raise failure(folder, error) from error
+
+    def _sync_folder(self, folder: Path) -> None:
         self.before(f"sync folder {folder.name}")
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent.clock import Clock
 from agent.deploy.attempt import MAX_PAST, Attempt, ModelJournal, Past
-from agent.deploy.durable import Disk, failure
+from agent.deploy.durable import Disk
 from wire import codec, deployment, ids
 from wire.errors import LinesideError
 
@@ -25,10 +25,7 @@ class Journal:
         self._folder = folder
         self._disk = disk or Disk()
         self._models: dict[str, ModelJournal] = {}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise failure(folder, error) from error
+        self._disk.make_folder(folder)
         self._disk.sweep(folder)
         for path in sorted(folder.glob("*.json")):
             if ids.is_name(path.stem):

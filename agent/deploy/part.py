@@ -58,8 +58,7 @@ class Part:
             written = self._try(os.write, self._descriptor, fitting)
             self.length += written
             if self.length % SYNC_BYTES == 0:
-                self._disk.before(f"sync {self._path.name}")
-                self._try(os.fdatasync, self._descriptor)
+                self._sync()
             left = left[written:]
 
     def restart(self) -> None:
@@ -85,6 +84,11 @@ class Part:
             self._disk.before(f"cut {self._path.name}")
             self._try(os.ftruncate, self._descriptor, length)
             self.length = length
+            self._sync()  # or a power cut brings wrong bytes back, which then count a second time
+
+    def _sync(self) -> None:
+        self._disk.before(f"sync {self._path.name}")
+        self._try(os.fdatasync, self._descriptor)
 
     def _try(self, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:

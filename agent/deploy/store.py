@@ -42,19 +42,17 @@ class Store:
         self._packages = root / "packages"
         self._models = root / "models"
         for folder in (root / "blobs", self._incoming, self._packages, self._models):
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise failure(folder, error) from error
+            self._disk.make_folder(folder)
 
     def sweep(self) -> None:
         """Remove what an interrupted write left behind, and what is in doubt of a download; call it once, at start."""
         for folder in (self._packages, self._models):
             self._disk.sweep(folder)
         for leftover in sorted(self._incoming.iterdir()):
-            if leftover.suffix == SUFFIX and ids.is_digest(leftover.stem):
+            is_part = leftover.suffix == SUFFIX and ids.is_digest(leftover.stem)
+            if is_part and not self.blob_path(leftover.stem).is_file():
                 Part(leftover, self._disk).trim()
-            else:
+            else:  # a part beside its blob may be the very same file, whose old name a power cut brought back
                 self._disk.remove(leftover)
 
     # Which version runs
@@ -154,6 +152,8 @@ class Store:
             if not path.is_file() or path.stat().st_size != file.bytes or package.digest_of_file(path) != file.digest:
                 bad.append(file.digest)
                 self._disk.remove(path)
+                if path.parent.is_dir():  # or a power cut brings it back, to be counted a second time
+                    self._disk.sync_folder(path.parent)
         return Damage(digests=tuple(bad)) if bad else None
 
     def drop(self, digest: str) -> None:

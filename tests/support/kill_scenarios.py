@@ -65,6 +65,12 @@ SCENARIOS = {
         model_bytes=SYNC_BYTES + 1,
         ends=frozenset({S.SUCCEEDED}),
     ),
+    "other bytes of a long file": Scenario(
+        history=(1,),
+        faults=("", "", "", "deployment.digest_mismatch"),
+        model_bytes=2 * SYNC_BYTES + 1,
+        ends=frozenset({S.SUCCEEDED}),
+    ),
     "no room, then a busy line": Scenario(history=(1, 2), full_s=200.0, busy_s=500.0, ends=frozenset({S.SUCCEEDED})),
     # A kill between the broken swap and its entry in the journal lets the next process try again, and succeed.
     "broken swap": Scenario(
