@@ -45,6 +45,7 @@ def elder() -> psutil.Process:
         (2**22 + 1, 30, 7, "NOT RUNNING"),
         (os.getpid(), 10**8, 7, "NOT RUNNING"),  # the number was given to another process since
     ],
+    ids=["runs", "is silent", "is gone", "is gone, and another process has its number"],
 )
 def test_the_first_line_says_how_the_agent_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], pid: int, age_s: float, exit_status: int, words: str
