@@ -30,6 +30,7 @@ from agent.desired import DesiredKeeper
 from agent.health import cores, memory, time_quality
 from agent.health.probes import Probes
 from agent.health.reporter import HIGH_WATER_KEY, Overview, Reporter
+from agent.inspection.shadow import Shadows
 from agent.inspection.stations import Stations
 from agent.inspection.turns import Turns
 from agent.keeper import Keeper
@@ -146,6 +147,8 @@ class Agent:
         self._outbox.borrow_from(self._spool)
         self._pictures = PictureUploader(self._spool, self._api, self._clock)
         self._keeper_of_pictures = PictureKeeper(self._pictures)
+        turns = Turns(max(1, cores.usable() // settings.runtime.threads), self._clock)
+        self._shadows = Shadows(turns=turns, outbox=self._outbox, spool=self._pictures, clock=self._clock)
         stations = Shared(
             device=device,
             clock=self._clock,
@@ -153,11 +156,12 @@ class Agent:
             outbox=self._outbox,
             pictures=self._keeper_of_pictures,
             references=ReferenceStore(commissioned.root_of(data_dir)),
-            turns=Turns(max(1, cores.usable() // settings.runtime.threads), self._clock),
+            turns=turns,
             runtime=settings.runtime,
             sampling_salt=salt,
             time_quality=self._wall_clock.quality,
             tell=self._tell,
+            shadows=self._shadows,
         )
         self._stations = {station.id: assemble(station, stations) for station in settings.stations}
         workers = {name: station.worker for name, station in self._stations.items()}
@@ -212,6 +216,7 @@ class Agent:
                 for number in range(worker.thread_count)
             ),
             Worker("keeper", self._keeper.run),
+            Worker("shadow", self._shadows.run),
         ]
         self._reporter = Reporter(
             device=device,
@@ -254,6 +259,7 @@ class Agent:
             station.stop_line()
         if self._local is not None:
             self._local.close()
+        self._shadows.close()
         for thread in self._threads:
             if not thread.join(_JOIN_TIMEOUT_S):
                 log.error("Thread %s did not end.", thread.name, extra={"event": "thread.stuck"})

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -27,6 +28,7 @@ from agent.health.station_report import Surroundings
 from agent.inspection.changeover import Tell
 from agent.inspection.records import TimeQuality
 from agent.inspection.setup import own_setup
+from agent.inspection.shadow import Shadows
 from agent.inspection.turns import Turns
 from agent.inspection.worker import StationWorker
 from agent.line import tap
@@ -59,6 +61,7 @@ class Shared:
     sampling_salt: str
     time_quality: Callable[[], TimeQuality]
     tell: Tell
+    shadows: Shadows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +128,7 @@ def assemble(settings: StationSettings, shared: Shared) -> Station:
         outputs=outputs,
         turns=shared.turns,
         tell=shared.tell,
+        shadows=shared.shadows,
     )
     sources = {view.id: (words_of(view.source), infos[view.id].time_class.value) for view in settings.views}
     return Station(
@@ -134,7 +138,13 @@ def assemble(settings: StationSettings, shared: Shared) -> Station:
         outputs=outputs,
         feeds=feeds,
         watches=watches,
-        around=Surroundings(line=built.words, line_trouble=built.trouble, sources=sources, outputs=outputs),
+        around=Surroundings(
+            line=built.words,
+            line_trouble=built.trouble,
+            sources=sources,
+            outputs=outputs,
+            shadows=partial(shared.shadows.health, settings.id),
+        ),
         references=shared.references,
         http=built.http,
     )

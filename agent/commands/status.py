@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from agent.commands.running import LastWord
     from agent.status import DeploymentStatus, StationStatus
-    from wire.messages import Health
+    from wire.messages import Health, ShadowHealth
 
 
 def add_parser(subparsers: Any) -> None:
@@ -54,6 +54,10 @@ def _lines(word: LastWord) -> Iterator[str]:
     for model in found.models:
         digest = model.digest[:12] if model.digest else "none active"
         yield f"model       {model.model}: {digest}  on {model.provider or '-'}"
+        if model.shadow_digest is not None:
+            yield f"shadow      {model.model}: {model.shadow_digest[:12]} is shown the parts too"
+        if model.shadow_trouble:
+            yield f"SHADOW      {model.model}: {model.shadow_trouble}"
     for deployment in found.deployments:
         yield from _deployment(deployment)
     for station in found.stations:
@@ -89,6 +93,12 @@ def _deployment(deployment: DeploymentStatus) -> Iterator[str]:
         yield words
 
 
+def _shadow(shadow: ShadowHealth) -> str:
+    skipped = ", ".join(f"{reason.replace('_', ' ')} {count}" for reason, count in shadow.skipped.items())
+    differ = f"{shadow.disagreed} of {shadow.compared} parts differ"
+    return f"{shadow.digest[:12]}  {differ}; {shadow.chosen} chosen" + (f", left out: {skipped}" if skipped else "")
+
+
 def _station(station: StationStatus) -> Iterator[str]:
     health = station.health
     verdicts = "  ".join(f"{name} {count}" for name, count in station.verdicts.items())
@@ -97,6 +107,8 @@ def _station(station: StationStatus) -> Iterator[str]:
     state = "ready" if station.ready else f"NOT ready ({(health.not_ready or 'no model').rstrip('.')})"
     recipe = f", recipe {health.recipe}" if health.recipe is not None else ""
     yield f"station     {health.station}: {state}{recipe}  {verdicts}  missed {station.missed}{latency}"
+    for shadow in health.shadows:
+        yield f"shadow      {health.station}/{shadow.model}: {_shadow(shadow)}"
     if station.line_trouble:
         yield f"LINE        {health.station}: {station.line_trouble}"
     for view in health.views:

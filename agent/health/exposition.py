@@ -32,6 +32,7 @@ def _counter(name: str, help_text: str, *labels: str) -> Metric:
 
 
 _VIEW: Final = ("station", "view")
+_CANDIDATE: Final = ("station", "model", "digest")
 METRICS: Final[dict[str, Metric]] = {
     metric.name: metric
     for metric in (
@@ -40,6 +41,7 @@ METRICS: Final[dict[str, Metric]] = {
         _gauge("fleet_connected", "1 while the broker is connected."),
         _gauge("desired_revision", "Revision of the desired document in force."),
         _gauge("model_info", "Always 1; the version each model runs.", "model", "digest", "provider"),
+        _gauge("shadow_info", "Always 1; the candidate that is shown a model's parts.", "model", "digest"),
         _gauge("outbox_records", "Records that wait for the fleet."),
         _gauge("outbox_bytes", "Size of the outbox on disk."),
         _counter("outbox_dropped", "Records that found no room in the outbox.", "lane"),
@@ -75,6 +77,12 @@ METRICS: Final[dict[str, Metric]] = {
         _counter("camera_restarts", "Of the camera's process.", *_VIEW),
         _gauge("vital_raised", "1 while this is wrong with the pictures.", *_VIEW, "vital"),
         _gauge("step_seconds", "Of one pipeline step, quantiles since the start.", *_VIEW, "step", "quantile"),
+        _counter("shadow_chosen", "Parts meant for a candidate: compared, skipped, or on their way.", *_CANDIDATE),
+        _counter("shadow_compared", "Parts that a candidate has judged too.", *_CANDIDATE),
+        _counter("shadow_disagreed", "Of those, parts that it gave another verdict.", *_CANDIDATE),
+        _counter(
+            "shadow_skipped", "Parts meant for a candidate that it has not judged, by reason.", *_CANDIDATE, "reason"
+        ),
         _counter("output_sent", "Verdicts that an output got through.", "station", "output"),
         _counter("output_dropped", "Verdicts that found no room in an output's queue.", "station", "output"),
         _counter("output_failed", "Verdicts that an output could not get through.", "station", "output"),
@@ -110,6 +118,8 @@ def _samples(health: Health, status: Status) -> Iterator[_Sample]:
     for model in status.models:
         labels = {"model": model.model, "digest": model.digest or "", "provider": model.provider or ""}
         yield "model_info", labels, 1
+        if model.shadow_digest is not None:
+            yield "shadow_info", {"model": model.model, "digest": model.shadow_digest}, 1
     yield "outbox_records", {}, health.outbox_unsettled
     yield "outbox_bytes", {}, health.outbox_bytes
     for lane, count in health.outbox_dropped_by_lane.items():
@@ -151,6 +161,13 @@ def _of_station(status: StationStatus) -> Iterator[_Sample]:
     yield "verdict_latency_seconds", station | {"quantile": "0.99"}, _seconds(health.latency_p99_ms)
     for view in health.views:
         yield from _of_view(station | {"view": view.view}, view)
+    for shadow in health.shadows:
+        labels = station | {"model": shadow.model, "digest": shadow.digest}
+        yield "shadow_chosen_total", labels, shadow.chosen
+        yield "shadow_compared_total", labels, shadow.compared
+        yield "shadow_disagreed_total", labels, shadow.disagreed
+        for reason, count in shadow.skipped.items():
+            yield "shadow_skipped_total", labels | {"reason": reason}, count
     for output in status.outputs:
         labels = station | {"output": output.name}
         yield "output_sent_total", labels, output.sent

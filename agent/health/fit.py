@@ -17,7 +17,7 @@ MAX_BYTES: Final = topics.TABLE[Lane.HEALTH.value].max_bytes - _ENVELOPE_BYTES
 def fitted(health: Health, max_bytes: int = MAX_BYTES) -> Health:
     """Return health as it is where it fits, otherwise with less in it.
 
-    In this order go: the steps of views, the views nothing is wrong with, processes, all views.
+    In this order go: the steps of views, the views nothing is wrong with, processes, candidates, all views.
     """
     for less in _LESS:
         if len(codec.encode(health)) <= max_bytes:
@@ -38,5 +38,6 @@ _LESS: Final[tuple[Callable[[Health], Health], ...]] = (
     _stations(lambda one: replace(one, views=tuple(replace(view, steps_ms={}) for view in one.views))),
     _stations(lambda one: replace(one, views=tuple(view for view in one.views if _is_wrong(view)))),
     lambda health: replace(health, processes=health.processes[:1]),
+    _stations(lambda one: replace(one, shadows=())),
     _stations(lambda one: replace(one, views=())),
 )

@@ -10,7 +10,7 @@ from agent.capture.accounts import FeedHealth, FrameCounts
 from agent.health.rates import FrameRates
 from agent.line.trigger import OutputCounts, StationState
 from agent.status import OutputStatus, RecipeStatus, StationStatus, ViewStatus
-from wire.messages import StationHealth, ViewHealth
+from wire.messages import ShadowHealth, StationHealth, ViewHealth
 
 _TEXT_MOST: Final = 200
 _REASONS_MOST: Final = 32
@@ -84,6 +84,10 @@ def _no_trouble() -> str:
     return ""
 
 
+def _no_shadows() -> tuple[ShadowHealth, ...]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What stands around a station.
@@ -92,12 +96,14 @@ class Surroundings:
         line: what triggers it, in words, without passwords.
         line_trouble: why the line cannot be reached, empty where it can; called every second.
         sources: of each view, in words, and its time class.
+        shadows: the accounts of candidates that are shown its parts.
     """
 
     line: str = ""
     line_trouble: Callable[[], str] = _no_trouble
     sources: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     outputs: Sequence[Output] = ()
+    shadows: Callable[[], tuple[ShadowHealth, ...]] = _no_shadows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +155,7 @@ def look(
         deadline_misses=tally.deadline_misses,
         repeats=tally.repeats,
         views=views,
+        shadows=around.shadows(),
     )
     status = StationStatus(
         health=health,

@@ -63,6 +63,12 @@ class Pictures(Protocol):
     def keep(self, frame: Frame, part: PictureOfPart) -> Future[str | None]: ...
 
 
+class Candidates(Protocol):
+    """Versions that are shown the parts beside the active ones (agent/inspection/shadow.py)."""
+
+    def offer(self, part: Part, inspection: Inspection) -> None: ...
+
+
 class StationWorker:
     """Judges parts at one station for ever, with the recipe in force between two parts.
 
@@ -72,6 +78,7 @@ class StationWorker:
         outputs: who else is told each verdict; none of them may block.
         turns: the cores, shared with the device's other stations; without them each thread has a core of its own.
         tell: makes an event for people of its name, severity and text.
+        shadows: shown each part when its verdict has left.
     """
 
     def __init__(
@@ -92,6 +99,7 @@ class StationWorker:
         outputs: Sequence[Output] = (),
         turns: Turns | None = None,
         tell: Tell | None = None,
+        shadows: Candidates | None = None,
     ) -> None:
         self.thread_count = thread_count
         self._place = Place(device=device, station=settings.id)
@@ -114,6 +122,7 @@ class StationWorker:
         told = settings.line.kind in {"modbus", "simulated"}
         self._ledger = Ledger(settings.id, outbox, self._missed, records.as_unrecorded, line_tells_position=told)
         self._tell = tell or tell_nobody
+        self._shadows = shadows
         gated = settings.line.kind == "part_gate"
         self._counts = CountWatch(settings.id, outbox, clock, self._record_missing, self._tell) if gated else None
         self._not_gated = 0
@@ -386,6 +395,8 @@ class StationWorker:
         latency_ms = (self._clock.monotonic_ns() - trigger.at_ns) / 1e6
         self.tally.count(inspection.verdict, latency_ms, inspection.reason)
         self.watch.note(part.setup, inspection)
+        if self._shadows is not None:
+            self._shadows.offer(part, inspection)
 
     def _record_missing(self, run: str, count: int, reason: Reason) -> None:
         """Parts that only the line counted have their records too."""
