@@ -30,6 +30,7 @@ def kept(
         if attempt is not None and attempt.state not in deployment.ENDS:
             found.extend((attempt.digest, attempt.former))
         entry = wanted.get(model)
+        found.append(entry.shadow if entry is not None else None)
         if entry is not None and not remembered.has_ended(entry.deployment_id):
             is_latest = attempt is not None and attempt.deployment_id == entry.deployment_id
             found.append(None if is_latest else entry.active)
