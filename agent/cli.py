@@ -21,6 +21,7 @@ _COMMANDS: Final = (
     "enroll",
     "infer",
     "model",
+    "models",
     "simulate",
 )
 

@@ -11,6 +11,7 @@ import logging
 import os
 import stat
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -87,7 +88,7 @@ class Orders:
     """
 
     def __init__(self, folder: Path, disk: Disk | None = None, clock: Clock | None = None) -> None:
-        self._folder = folder
+        self.folder = folder
         self._disk = disk or Disk()
         self._clock = clock or SystemClock()
 
@@ -106,7 +107,7 @@ class Orders:
                 f"{waiting} orders wait already and nobody takes them.",
                 "Start the agent, or look at its log: `lineside status`.",
             )
-        self._disk.write(self._folder / f"{order.id}{_ORDER}", codec.encode(order))
+        self._disk.write(self.folder / f"{order.id}{_ORDER}", codec.encode(order))
 
     def answer_of(self, order_id: str) -> Answer | None:
         """Return the agent's word on an order, None before there is one.
@@ -114,7 +115,7 @@ class Orders:
         Raises:
             LinesideError: `storage.corrupt` where it cannot be read.
         """
-        path = self._folder / f"{order_id}{_ANSWER}"
+        path = self.folder / f"{order_id}{_ANSWER}"
         try:
             return codec.decode(_read(path), Answer)
         except FileNotFoundError:
@@ -128,11 +129,25 @@ class Orders:
 
     def is_waiting(self, order_id: str) -> bool:
         """Tell whether an order lies there untaken."""
-        return (self._folder / f"{order_id}{_ORDER}").exists()
+        return (self.folder / f"{order_id}{_ORDER}").exists()
+
+    def waiting(self) -> tuple[Order, ...]:
+        """Return the orders that lie there untaken, oldest first; nothing is touched."""
+        found = []
+        for name in self._names(_ORDER)[:MAX_WAITING]:
+            try:
+                order = codec.decode(_read(self.folder / name), Order)
+            except (OSError, LinesideError):
+                continue  # taken at this moment, or none at all, which `pending` says
+            if not (self.folder / f"{order.id}{_ANSWER}").exists():
+                found.append(order)
+        return tuple(sorted(found, key=_age))
 
     def withdraw(self, order_id: str) -> None:
         """Take an order back as far as it has not been taken; the runner may be taking it at this moment."""
-        self._disk.remove(self._folder / f"{order_id}{_ORDER}")
+        self._disk.remove(self.folder / f"{order_id}{_ORDER}")
+        if self.folder.is_dir():  # or a power cut brings it back
+            self._disk.sync_folder(self.folder)
 
     # What the runner calls
 
@@ -146,14 +161,14 @@ class Orders:
         """
         found = []
         for name in self._names(_ORDER)[:MAX_WAITING]:
-            order = self._order(self._folder / name)
+            order = self._order(self.folder / name)
             if order is None:
                 continue
-            if (self._folder / f"{order.id}{_ANSWER}").exists():
-                self._disk.remove(self._folder / name)
+            if (self.folder / f"{order.id}{_ANSWER}").exists():
+                self._disk.remove(self.folder / name)
             else:
                 found.append(order)
-        return tuple(sorted(found, key=lambda order: (order.at, order.id)))
+        return tuple(sorted(found, key=_age))
 
     def answer(self, order: Order, *, done: bool, text: str, code: str = "") -> None:
         """Write the answer to an order, then remove the order; the first answer stands, however often this is called.
@@ -161,16 +176,16 @@ class Orders:
         Raises:
             LinesideError: `storage.full` or `storage.corrupt`; call it again then.
         """
-        path = self._folder / f"{order.id}{_ANSWER}"
+        path = self.folder / f"{order.id}{_ANSWER}"
         if not path.exists():
             given = Answer(order_id=order.id, done=done, text=text[:MAX_TEXT], code=code)
             self._disk.write(path, codec.encode(given))
-        self._disk.remove(self._folder / f"{order.id}{_ORDER}")
+        self._disk.remove(self.folder / f"{order.id}{_ORDER}")
 
     def sweep(self) -> None:
         """Remove answers that nobody waits for any more, orders set aside, and what interrupted writes left behind."""
         now_s = self._clock.now_utc().timestamp()
-        for path in sorted(self._folder.glob("*") if self._folder.is_dir() else ()):
+        for path in sorted(self.folder.glob("*") if self.folder.is_dir() else ()):
             is_temporary = path.name.startswith(TEMPORARY)
             if not is_temporary and not path.name.endswith((_ANSWER, _DAMAGED)):
                 continue
@@ -185,11 +200,11 @@ class Orders:
 
     def _names(self, ending: str) -> list[str]:
         try:
-            names = [path.name for path in self._folder.iterdir()]
+            names = [path.name for path in self.folder.iterdir()]
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise failure(self._folder, error) from error
+            raise failure(self.folder, error) from error
         return sorted(name for name in names if name.endswith(ending) and not name.startswith(TEMPORARY))
 
     def _order(self, path: Path) -> Order | None:
@@ -204,6 +219,10 @@ class Orders:
             self._disk.rename(path, path.with_name(f"{path.name}{_DAMAGED}"))
             return None
         return order
+
+
+def _age(order: Order) -> tuple[datetime, str]:
+    return order.at, order.id
 
 
 def _read(path: Path) -> bytes:
