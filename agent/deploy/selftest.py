@@ -6,6 +6,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import logging
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,12 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from agent.deploy import golden_run
+from agent.deploy import golden_run, headroom
 from wire import codec, package
 from wire.errors import LinesideError
 
 _ANSWER_MAX_BYTES: Final = 64 * 1024
 _POLL_S: Final = 0.05
+_LIBRARIES_MB: Final = 1024  # of address space, which is not memory
+_FILE_BYTES: Final = 64 * 1024 * 1024
+_KEEP_FREE_BYTES: Final = 128 * 1024 * 1024
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +40,7 @@ class SelfTestOptions:
     Args:
         address_space_mb: of the child, libraries included (they reserve about 1 GB).
         niceness: so that the line in the other process goes first.
+        cache_dir: where the optimised graph of a version that passed is kept for the agent; None: nowhere.
     """
 
     provider: str = "CPUExecutionProvider"
@@ -38,6 +48,7 @@ class SelfTestOptions:
     time_limit_s: float = 120.0
     address_space_mb: int = 4096
     niceness: int = 10
+    cache_dir: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,23 +88,67 @@ def self_test(
     Returns:
         The result; None where `go_on` ended it.
     """
+    from agent.vision import runtime  # the child, which is this module, limits itself first
+
+    address_space_mb = _address_space_mb(options.address_space_mb, headroom.available_mb())
     command = [sys.executable, "-P", "-m", "agent.deploy.selftest", "--json"]
     command += ["--package", str(tested.folder), "--digest", tested.digest]
     command += ["--provider", options.provider, "--threads", str(options.threads)]
-    command += ["--address-space-mb", str(options.address_space_mb), "--niceness", str(options.niceness)]
+    command += ["--address-space-mb", str(address_space_mb), "--niceness", str(options.niceness)]
+    command += ["--file-bytes", str(runtime.graph_bytes_max(tested))]
+    with contextlib.ExitStack() as held:
+        drafts = _drafts(options, tested, held)
+        if drafts is not None:
+            command += ["--drafts", str(drafts)]
+        result = _wait_for(command, options.time_limit_s, go_on)
+        if result is not None and result.ok and drafts is not None:
+            kept = runtime.adopt(
+                tested,
+                runtime.RuntimeOptions(threads=options.threads, provider=options.provider, cache_dir=options.cache_dir),
+                drafts,
+            )
+            if not kept:
+                log.info(
+                    "The optimised graph of %s was not kept.", tested.digest[:12], extra={"event": "model.no_graph"}
+                )
+        return result
+
+
+def _drafts(options: SelfTestOptions, tested: package.Package, held: contextlib.ExitStack) -> Path | None:
+    """Return a folder for the child's graph; None where there is no cache, or no room for one beside the records."""
+    from agent.vision import graph_cache, runtime
+
+    if options.cache_dir is None:
+        return None
+    try:
+        folder = held.enter_context(graph_cache.drafts(options.cache_dir))
+        room = shutil.disk_usage(folder).free - runtime.graph_bytes_max(tested)
+    except OSError:
+        return None
+    return folder if room > _KEEP_FREE_BYTES else None
+
+
+def _address_space_mb(most_mb: int, free_mb: float | None) -> int:
+    """Return what the child may take: no more than is left on the device, since the line goes on meanwhile."""
+    return most_mb if free_mb is None else min(most_mb, _LIBRARIES_MB + int(free_mb))
+
+
+def _wait_for(command: list[str], time_limit_s: float, go_on: Callable[[], bool]) -> SelfTestResult | None:
     with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as talk:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=answer, stderr=talk)  # noqa: S603
-        deadline = time.monotonic() + options.time_limit_s
+        child = subprocess.Popen(  # noqa: S603  (our own module, by the interpreter that runs us)
+            command, stdin=subprocess.DEVNULL, stdout=answer, stderr=talk, start_new_session=True
+        )
+        deadline = time.monotonic() + time_limit_s
         try:
             while child.poll() is None:
                 if not go_on():
                     return None
                 if time.monotonic() > deadline:
-                    return _bad("model.timed_out", f"The self-test took over {options.time_limit_s:g} s.")
+                    return _bad("model.timed_out", f"The self-test took over {time_limit_s:g} s.")
                 time.sleep(_POLL_S)
         finally:
-            if child.poll() is None:
-                child.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)  # and whatever it has started
             child.wait()
         return _read(child.returncode, _tail(answer), _tail(talk))
 
@@ -138,16 +193,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--provider", default=defaults.provider)
     parser.add_argument("--threads", type=int, default=defaults.threads)
     parser.add_argument("--address-space-mb", type=int, default=defaults.address_space_mb)
+    parser.add_argument("--file-bytes", type=int, default=_FILE_BYTES, help="the largest file it may write")
     parser.add_argument("--niceness", type=int, default=defaults.niceness)
+    parser.add_argument("--drafts", type=Path, help="folder where the optimised graph is left")
     parser.add_argument("--json", action="store_true", help="print the result as JSON (it has no other form)")
     given = parser.parse_args(arguments)
-    golden_run.limit(address_space_mb=given.address_space_mb, niceness=given.niceness)
+    golden_run.limit(address_space_mb=given.address_space_mb, file_bytes=given.file_bytes, niceness=given.niceness)
     try:
-        measured = golden_run.run(given.package, given.digest, provider=given.provider, threads=given.threads)
+        measured = golden_run.run(
+            given.package, given.digest, provider=given.provider, threads=given.threads, drafts=given.drafts
+        )
         result = SelfTestResult(
             ok=True,
             latency_p95_ms=measured.latency_p95_ms,
             memory_mb=measured.memory_mb,
+            load_ms=measured.load_ms,
             samples=measured.samples,
         )
     except MemoryError:

@@ -7,6 +7,9 @@ import functools
 import hashlib
 import os
 import platform
+import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -14,6 +17,7 @@ from typing import Final
 from wire.package import digest_of_file
 
 MAX_GRAPHS: Final = 8
+_DRAFTS: Final = ".drafts"
 _CPU_LINES: Final = ("model name", "flags", "Features", "CPU implementer", "CPU part")
 
 
@@ -62,6 +66,23 @@ class GraphCache:
         finally:
             draft.unlink(missing_ok=True)
 
+    def left_in(self, folder: Path) -> Path | None:
+        """Return this model's graph that another process left in a folder; None where there is none, or no plain file.
+
+        A link might lead to a file that is not that process's to give.
+        """
+        path = folder / self._graph.name
+        try:
+            found = path.lstat()
+        except OSError:
+            return None
+        return path if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 else None
+
+    def keep(self, graph: Path) -> None:
+        """Take a graph from a folder on the same disk. Its digest is taken anew: no note that lay beside it counts."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._keep(graph)
+
     def _keep(self, draft: Path) -> None:
         digest = digest_of_file(draft)
         self._note.unlink(missing_ok=True)
@@ -73,6 +94,23 @@ class GraphCache:
         for old in graphs[MAX_GRAPHS:]:
             old.with_suffix(".sha256").unlink(missing_ok=True)
             old.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def drafts(cache: Path) -> Iterator[Path]:
+    """Give a folder beside the kept graphs, where another process may leave one; it is removed at the end.
+
+    Those that a killed process left are removed first: one process at a time owns a cache.
+    """
+    for left in cache.glob(f"*{_DRAFTS}"):
+        if not left.name.startswith(f"{os.getpid()}-"):
+            shutil.rmtree(left, ignore_errors=True)
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", suffix=_DRAFTS, dir=cache))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -18,6 +18,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort
 from agent.vision import input_fit, onnx_file
 from agent.vision.graph_cache import GraphCache
 from agent.vision.input_fit import Shape
+from agent.vision.onnx_walk import TensorInfo
 from wire import package as packages
 from wire.errors import LinesideError
 from wire.manifest import MODEL_NAME
@@ -43,6 +44,7 @@ RUNTIME_ERRORS: Final[tuple[type[Exception], ...]] = (
     ValueError,
 )
 _LOG_ERRORS_ONLY: Final = 3
+_GRAPH_MIN_BYTES: Final = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +213,7 @@ def build(path: Path, options: RuntimeOptions, digest: str | None = None) -> onn
         )
     if options.cache_dir is None or digest is None:
         return _inference(path, options, _settings(options))
-    cache = GraphCache(options.cache_dir, f"{digest} {RUNTIME_VERSION} {options.provider}")
+    cache = _cache_of(options.cache_dir, options, digest)
     optimized = cache.find()
     if optimized is not None:
         settings = _settings(options)
@@ -225,6 +227,60 @@ def build(path: Path, options: RuntimeOptions, digest: str | None = None) -> onn
         settings.optimized_model_filepath = str(draft)
         return _inference(path, options, settings)
     return _inference(path, options, _settings(options))  # with its own reason, where it was not for the cache
+
+
+def is_cached(package: packages.Package, options: RuntimeOptions) -> bool:
+    """Tell whether a package's optimised graph is kept, whole."""
+    listed = package.index.file(MODEL_NAME)
+    if options.cache_dir is None or listed is None:
+        return False
+    return _cache_of(options.cache_dir, options, listed.digest).find() is not None
+
+
+def adopt(package: packages.Package, options: RuntimeOptions, drafts: Path) -> bool:
+    """Keep the optimised graph that another process, which nobody trusts, left in a folder of `graph_cache.drafts`.
+
+    It must be a file that may be loaded as the package's own model may, with the same inputs and outputs, and not
+    much larger.
+
+    Args:
+        package: read from its folder, and verified.
+        options: that process's; `cache_dir` is where the graph is to be kept.
+
+    Returns:
+        Whether one was kept; where none was, the next session is built from the model itself.
+    """
+    listed = package.index.file(MODEL_NAME)
+    if options.cache_dir is None or listed is None:
+        return False
+    cache = _cache_of(options.cache_dir, options, listed.digest)
+    graph = cache.left_in(drafts)
+    if graph is None:
+        return False
+    try:
+        facts = onnx_file.read(graph, graph_bytes_max(package))
+        onnx_file.refuse(facts)
+        own = onnx_file.read(package.model_path)
+        if _doors(facts.inputs) != _doors(own.inputs) or _doors(facts.outputs) != _doors(own.outputs):
+            return False
+        cache.keep(graph)
+    except (LinesideError, OSError):
+        return False
+    return True
+
+
+def graph_bytes_max(package: packages.Package) -> int:
+    """Return how large a package's optimised graph may become: constants that are folded add to it."""
+    listed = package.index.file(MODEL_NAME)
+    return _GRAPH_MIN_BYTES + 2 * (listed.bytes if listed is not None else 0)
+
+
+def _doors(tensors: Iterable[TensorInfo]) -> list[tuple[str, str]]:
+    return [(tensor.name, tensor.element) for tensor in tensors]
+
+
+def _cache_of(folder: Path, options: RuntimeOptions, digest: str) -> GraphCache:
+    return GraphCache(folder, f"{digest} {RUNTIME_VERSION} {options.provider}")
 
 
 def _settings(options: RuntimeOptions) -> onnxruntime.SessionOptions:

@@ -122,7 +122,7 @@ def test_the_child_holds_itself_to_memory_priority_and_the_life_of_its_parent() 
 
     program = (
         "import os, resource; from agent.deploy import golden_run\n"
-        "golden_run.limit(address_space_mb=512, niceness=10)\n"
+        "golden_run.limit(address_space_mb=512, file_bytes=2**26, niceness=10)\n"
         "print(resource.getrlimit(resource.RLIMIT_AS)[0], resource.getrlimit(resource.RLIMIT_CORE)[0], os.nice(0))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPO)
