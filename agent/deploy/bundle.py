@@ -117,8 +117,9 @@ def stage(
     target_root = root / FOLDER
     _need_room(root, found, keep_free_bytes)
     draft = target_root / f"{TEMPORARY}{os.getpid()}-{time.monotonic_ns()}"
+    disk.make_folder(target_root)
     try:
-        draft.mkdir(parents=True)
+        draft.mkdir()
     except OSError as error:
         raise failure(draft, error) from error
     try:

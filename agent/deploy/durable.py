@@ -100,6 +100,7 @@ class Disk:
                 if doomed != path:
                     shutil.rmtree(doomed, ignore_errors=True)
                     path.replace(doomed)
+                    self._sync_folder(path.parent)  # else a power cut may keep the old name and empty the folder
                     self.before(f"empty {path.name}")
                 shutil.rmtree(doomed)
             else:

@@ -372,6 +372,8 @@ def test_a_kill_at_any_moment_leaves_a_whole_version_or_something_that_is_swept(
     tmp_path: Path, made: package.Package, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
+    for one_root in (tmp_path / "counted", root):
+        (one_root / "imports").mkdir(parents=True)
     bundle.stage(one(made.folder), tmp_path / "counted", disk=Disk(seen.append))
     monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # a kill tidies nothing up
     for number in range(len(seen)):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from agent.deploy.part import SUFFIX, SYNC_BYTES
 from agent.deploy.store import Store
 from tests.support.deploying import make_package, wanted
 from tests.support.kill_scenarios import PATIENCE, SCENARIOS, Plant
-from tests.support.losing_disk import Cut, Watch, write_image
+from tests.support.losing_disk import Cut, Watch, cuts_of, memory_folder, write_image
 from wire import codec
 from wire.deployment import DeploymentReport
 
@@ -28,11 +27,8 @@ ALL = os.environ.get("LINESIDE_ALL_CUTS") == "1"
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder in memory where there is one: each case writes a device and syncs files some hundred times."""
-    memory = Path("/dev/shm")
-    usable = memory.is_dir() and os.access(memory, os.W_OK)
-    with tempfile.TemporaryDirectory(prefix="lineside-", dir=memory if usable else None) as made:
-        yield Path(made)
+    with memory_folder() as made:
+        yield made
 
 
 class Story:
@@ -88,13 +84,14 @@ def test_whatever_a_power_cut_leaves_the_device_restarts_on_a_whole_model_and_th
         )
 
 
-def cuts_of(root: Path, action: Callable[[], object]) -> list[Cut]:
-    """Return what cuts may leave of a folder after an action, what was there before being durable."""
-    watch = Watch(root, random.Random(SEED), wanted=lambda _: False)
-    with watch.watching():
+def left_by(root: Path, action: Callable[[], object]) -> list[Cut]:
+    """Return what cuts may leave of a folder after an action."""
+
+    def then_say(watch: Watch) -> None:
         action()
-        watch.wanted = lambda _: True
-    return watch.cuts
+        watch.say()
+
+    return [cut for cut in cuts_of(root, random.Random(SEED), then_say) if cut.said]
 
 
 def test_a_damaged_blob_that_was_dropped_does_not_come_back(folder: Path) -> None:
@@ -104,7 +101,7 @@ def test_a_damaged_blob_that_was_dropped_does_not_come_back(folder: Path) -> Non
     bad = store.blob_path(found.index.files[0].digest)
     bad.parent.mkdir()
     bad.write_bytes(b"damaged")
-    cuts = cuts_of(folder / "store", lambda: store.damage(found.index))
+    cuts = left_by(folder / "store", lambda: store.damage(found.index))
     assert {cut.variant for cut in cuts} >= {"all kept"}
     assert [cut.variant for cut in cuts if any(name.endswith(bad.name) for name, _, _ in cut.image)] == []
 
@@ -118,7 +115,7 @@ def test_bytes_of_a_part_that_were_let_go_do_not_come_back(folder: Path) -> None
             part.restart()
             part.write(b"y")
 
-        cuts = cuts_of(folder / "store", begin_anew)
+        cuts = left_by(folder / "store", begin_anew)
     left = {data for cut in cuts for name, _, data in cut.image if name.endswith(SUFFIX)}
     assert left == {b"", b"\0", b"y"}
 

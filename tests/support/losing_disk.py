@@ -16,6 +16,7 @@ import io
 import os
 import random
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -257,3 +258,20 @@ def write_image(image: Image, root: Path) -> None:
         else:
             path.write_bytes(data)
             first[file] = path
+
+
+@contextlib.contextmanager
+def memory_folder() -> Iterator[Path]:
+    """Make a folder in memory where there is one: cases sync often, and its file numbers are never given out again."""
+    memory = Path("/dev/shm")
+    usable = memory.is_dir() and os.access(memory, os.W_OK)
+    with tempfile.TemporaryDirectory(prefix="lineside-", dir=memory if usable else None) as made:
+        yield Path(made)
+
+
+def cuts_of(root: Path, rng: random.Random, action: Callable[[Watch], object]) -> list[Cut]:
+    """Return what cuts may leave of a folder in the course of an action; what was there before is durable."""
+    watch = Watch(root, rng)
+    with watch.watching():
+        action(watch)
+    return watch.cuts
