@@ -26,6 +26,7 @@ from fleet.migrations import runner
 from fleet.pages import router as pages
 from fleet.registry import router as registry
 from fleet.settings import FleetSettings
+from fleet.shadow import router as shadow
 from fleet.web import Fleet, Reading, TheFleet
 from wire import package
 from wire.errors import LinesideError
@@ -80,7 +81,7 @@ def create_app(
     problems.install(app)
     app.add_middleware(BodyLimit)
     app.add_middleware(SecurityHeaders)
-    for one in (audit, devices, registry, blob_routes, deployments, inspections, ingest):
+    for one in (audit, devices, registry, blob_routes, deployments, inspections, ingest, shadow):
         app.include_router(one.router, prefix=API)
     app.include_router(auth.router, include_in_schema=False)
     app.include_router(pages.router, include_in_schema=False)

@@ -11,7 +11,19 @@ from typing import Final
 
 from wire import command_line
 
-_COMMANDS: Final = ("serve", "ingest", "db", "claim", "token", "models", "devices", "desired")
+_COMMANDS: Final = (
+    "serve",
+    "ingest",
+    "db",
+    "claim",
+    "token",
+    "models",
+    "devices",
+    "desired",
+    "deployments",
+    "shadow",
+    "why_not",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from fleet.deployments.timeouts import Limits
 from wire import strict_toml
 from wire.enrolment import Port
 from wire.errors import LinesideError
@@ -78,6 +80,14 @@ class FleetSettings:
     @property
     def broker_dir(self) -> Path:
         return self.data_dir / "broker"
+
+    @property
+    def deployment_limits(self) -> Limits:
+        """How long the fleet waits for deployments."""
+        return Limits(
+            silent=timedelta(days=self.deployment_silent_days),
+            not_taken_up=timedelta(days=self.deployment_not_taken_up_days),
+        )
 
     @property
     def is_loopback(self) -> bool:

@@ -27,6 +27,17 @@ def add_parser(subparsers: Any) -> None:
         "--model", action="append", default=[], metavar="NAME=RELEASE", help="run this release (repeatable)"
     )
     change.add_argument("--remove-model", action="append", default=[], metavar="NAME", help="no longer run it")
+    change.add_argument(
+        "--shadow",
+        action="append",
+        default=[],
+        metavar="NAME=RELEASE",
+        help="let this release judge the same parts beside the active one, for nobody on the line (repeatable)",
+    )
+    change.add_argument(
+        "--shadow-rate", type=float, metavar="RATE", help="share of parts the shadow sees, above 0 to 1 (default: 0.25)"
+    )
+    change.add_argument("--remove-shadow", action="append", default=[], metavar="NAME", help="no longer shadow it")
     change.add_argument("--retry", action="store_true", help="deploy the same version again after it failed")
     change.add_argument("--station", metavar="STATION", help="the station --sampling-floor is meant for")
     change.add_argument(
@@ -57,12 +68,17 @@ def run_set(args: argparse.Namespace) -> int:
     if (args.station is None) != (args.sampling_floor is None):
         raise LinesideError("usage.invalid", "--station and --sampling-floor belong together.", "Give both or none.")
     recipes = _recipes_of(args.recipes) if args.recipes is not None else None
-    if not models and not args.remove_model and args.station is None and recipes is None:
+    shadows = {one.model: one.release for one in (_model_choice(text, retry=False) for text in args.shadow)}
+    if args.shadow_rate is not None and not 0.0 < args.shadow_rate <= 1.0:
+        raise LinesideError("usage.invalid", "--shadow-rate is above 0 and at most 1.", "For example: 0.25")
+    nothing = not models and not args.remove_model and not shadows and not args.remove_shadow
+    if nothing and args.shadow_rate is None and args.station is None and recipes is None:
         raise LinesideError("usage.invalid", "There is nothing to change.", "See lineside-fleet desired set --help.")
     with client.Client(args) as api:
         answer = api.send("GET", f"/devices/{args.device}/desired")
         current = codec.decode(answer.content, Desired)
-        choice = _changed(document.choice_of(current), models, args)
+        choice = _changed(document.choice_of(current, _releases_of_shadows(api, current)), models, args)
+        choice = _shadowed(choice, shadows, args)
         if recipes is not None:
             choice = document.with_recipes(choice, recipes)
         written = api.send(
@@ -88,8 +104,11 @@ def run_show(args: argparse.Namespace) -> int:
         client.print_json("desired", {"desired": found})
         return 0
     print(f"{found['device']}  revision {found['revision']}")
-    rows = [[one["model"], str(one["release"]), one["active"][:12], one["deployment_id"]] for one in found["models"]]
-    table.print_table(("MODEL", "RELEASE", "DIGEST", "DEPLOYMENT"), rows)
+    rows = [
+        [one["model"], str(one["release"]), one["active"][:12], one["deployment_id"], _shadow_words(one)]
+        for one in found["models"]
+    ]
+    table.print_table(("MODEL", "RELEASE", "DIGEST", "DEPLOYMENT", "SHADOW"), rows)
     for station in found["stations"]:
         sampling = station["sampling"]
         floor = f"floor {sampling['floor_rate']}, revision {sampling['revision']}" if sampling else "the device's own"
@@ -98,6 +117,10 @@ def run_show(args: argparse.Namespace) -> int:
         if station["recipes"]:
             table.print_table(_RECIPE_HEAD, [_recipe_row(recipe) for recipe in station["recipes"]])
     return 0
+
+
+def _shadow_words(model: dict[str, Any]) -> str:
+    return f"{model['shadow'][:12]} at {model['shadow_rate']:g}" if model["shadow"] is not None else "-"
 
 
 def _recipe_row(recipe: dict[str, Any]) -> list[str]:
@@ -153,10 +176,53 @@ def _model_choice(text: str, *, retry: bool) -> ModelChoice:
     return ModelChoice(model=name, release=int(release), retry=retry)
 
 
+def _releases_of_shadows(api: client.Client, current: Desired) -> dict[str, int]:
+    """Return the release of each shadow's digest, which the document does not tell."""
+    found: dict[str, int] = {}
+    for model in current.models:
+        if model.shadow is not None:
+            versions = api.items(f"/models/{model.model}/versions")
+            found |= {one["digest"]: one["release"] for one in versions if one["digest"] == model.shadow}
+            if model.shadow not in found:
+                sys.stderr.write(
+                    f"note: the shadow {model.shadow[:12]} of {model.model} is not in the registry; it is taken out.\n"
+                )
+    return found
+
+
+def _shadowed(choice: DesiredChoice, shadows: dict[str, int], args: argparse.Namespace) -> DesiredChoice:
+    from dataclasses import replace
+
+    unknown = sorted((shadows.keys() | set(args.remove_shadow)) - {one.model for one in choice.models})
+    if unknown:
+        raise LinesideError(
+            "usage.invalid",
+            f"{args.device} is not asked to run {unknown[0]}: a shadow needs an active version beside it.",
+            f"Name one: --model {unknown[0]}=RELEASE",
+        )
+    models = []
+    for one in choice.models:
+        shadow = shadows.get(one.model, None if one.model in args.remove_shadow else one.shadow)
+        if shadow == one.release and one.model not in shadows:
+            sys.stderr.write(f"note: release {shadow} of {one.model} is the active one now, and no shadow any more.\n")
+            shadow = None
+        named = args.shadow_rate is not None and (one.model in shadows or not shadows)
+        rate = args.shadow_rate if named else one.shadow_rate
+        models.append(replace(one, shadow=shadow, shadow_rate=rate))
+    return replace(choice, models=tuple(models))
+
+
 def _changed(choice: DesiredChoice, models: list[ModelChoice], args: argparse.Namespace) -> DesiredChoice:
     from dataclasses import replace
 
-    named = {one.model: one for one in [*choice.models, *models] if one.model not in args.remove_model}
+    former = {one.model: one for one in choice.models}
+    asked = [
+        replace(one, shadow=former[one.model].shadow, shadow_rate=former[one.model].shadow_rate)
+        if one.model in former
+        else one
+        for one in models
+    ]
+    named = {one.model: one for one in [*choice.models, *asked] if one.model not in args.remove_model}
     stations = {one.station: one for one in choice.stations}
     if args.station is not None:
         stations[args.station] = _sampled(stations.get(args.station), args.station, args.sampling_floor)

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from fleet.commands import client, table
+from fleet.commands import deployments as words
 
 
 def add_parser(subparsers: Any) -> None:
@@ -52,8 +53,12 @@ def run_show(args: argparse.Namespace) -> int:
     print(f"{device['id']}  {_state(device)}  last seen {device['last_seen_at'] or 'never'}")
     print(f"agent {device['agent_version']} on {device['architecture']}, enrolled {device['enrolled_at']}")
     print(f"runs {_runs(device)}")
-    rows = [[one["model"], str(one["release"]), one["state"], one["code"], one["reason"]] for one in deployments]
-    table.print_table(("MODEL", "RELEASE", "STATE", "CODE", "REASON"), rows)
+    for one in device["deviations"]:
+        print(f"{one['model']} {one['text']}")
+    rows = [
+        [one["model"], words.release(one), one["state"], words.asked_by(one), words.why(one)] for one in deployments
+    ]
+    table.print_table(("MODEL", "RELEASE", "STATE", "ASKED BY", "WHY"), rows)
     for sentence in _wrong(device, health):
         print(sentence)
     if events:
@@ -76,12 +81,21 @@ def _wrong(device: dict[str, Any], health: dict[str, Any] | None) -> list[str]:
     for station in health["health"]["stations"] if health is not None else ():
         if station.get("not_ready"):
             found.append(f"{station['station']}: not ready: {station['not_ready']}")
+        found += [_shadow(station["station"], one) for one in station.get("shadows", ())]
         for view in station.get("views", ()):
             place = f"{station['station']}/{view['view']}"
             if view["trouble"]:
                 found.append(f"{place}: no frames: {view['trouble']}")
             found += [f"{place}: the picture is wrong: {vital.replace('_', ' ')}" for vital in view["vitals"]]
     return found
+
+
+def _shadow(station: str, one: dict[str, Any]) -> str:
+    skipped = sum(one["skipped"].values())
+    return (
+        f"{station}: shadow of {one['model']} {one['digest'][:12]}: {one['compared']} of {one['chosen']} chosen parts "
+        f"compared, {skipped} skipped, {one['disagreed']} differ"
+    )
 
 
 def _state(device: dict[str, Any]) -> str:

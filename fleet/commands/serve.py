@@ -65,7 +65,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _serve(settings: FleetSettings, engine: Any) -> None:
     from dataclasses import replace
-    from datetime import timedelta
 
     import uvicorn
 
@@ -74,7 +73,6 @@ def _serve(settings: FleetSettings, engine: Any) -> None:
     from fleet.blobs.store import FolderBlobs
     from fleet.broker import supervisor
     from fleet.deployments.ticker import Ticker
-    from fleet.deployments.timeouts import Limits
     from fleet.ingest import claim, shards
     from fleet.ingest.waker import Waker
     from fleet.ingest.worker import Ingest
@@ -97,11 +95,7 @@ def _serve(settings: FleetSettings, engine: Any) -> None:
             announcer = Waker(broker.address, broker.protocol)
         stack.callback(announcer.stop)
         announcer.start()
-        limits = Limits(
-            silent=timedelta(days=settings.deployment_silent_days),
-            not_taken_up=timedelta(days=settings.deployment_not_taken_up_days),
-        )
-        ticker = Ticker(engine, limits)
+        ticker = Ticker(engine, settings.deployment_limits)
         stack.callback(ticker.stop)
         ticker.start()
         kind: Any = broker.kind

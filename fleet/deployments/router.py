@@ -13,13 +13,25 @@ from sqlmodel import col, select
 from starlette.responses import Response
 
 from fleet.auth.guard import AnyActor, Operator, Viewer
-from fleet.deployments import cancel, progress, running, service
+from fleet.deployments import cancel, explain, progress, running, service
 from fleet.deployments.document import DesiredChoice
+from fleet.deployments.gathered import Chain
 from fleet.deployments.tables import Deployment, ReportEntry
 from fleet.devices import service as devices
 from fleet.devices.router import require_self_or_person
-from fleet.web import Page, Paged, PageRequest, Reading, TheFleet, Writing, body_of, body_schema, fetch_page
-from wire import codec
+from fleet.web import (
+    Page,
+    Paged,
+    PageRequest,
+    Reading,
+    TheFleet,
+    Writing,
+    body_of,
+    body_schema,
+    fetch_page,
+    url_pattern,
+)
+from wire import codec, ids
 from wire.desired import Desired
 from wire.errors import LinesideError
 
@@ -218,6 +230,33 @@ def list_intervals(
     """List what a device inferred with, from when to when."""
     devices.require(session, device)
     return Intervals(items=running.intervals(session, device, model))
+
+
+@router.get("/devices/{device}/models/{model}/explain")
+def explain_version(
+    _actor: Viewer,
+    fleet: TheFleet,
+    session: Reading,
+    device: str,
+    model: str,
+    release: Annotated[int | None, Query(ge=0, le=2**53)] = None,
+    digest: Annotated[str | None, Query(pattern=url_pattern(ids.DIGEST_PATTERN))] = None,
+) -> Chain:
+    """Explain why a device has not got a version, or that it has: all facts in order, and one sentence.
+
+    Without release and digest, the version that the device is asked to run.
+    """
+    if release is not None and digest is not None:
+        raise LinesideError("request.invalid", "A version is named by its release or by its digest.", "Name one.")
+    return explain.of(
+        session,
+        devices.require(session, device),
+        model,
+        release=release,
+        digest=digest,
+        limits=fleet.settings.deployment_limits,
+        now=fleet.now(),
+    )
 
 
 def _list(session: Reading, page: PageRequest, filters: dict[str, str | None]) -> Page[DeploymentView]:
