@@ -20,10 +20,12 @@ from agent.capture.feed import Feed
 from agent.capture.reference import ReferenceStore
 from agent.capture.target import CalibrationStore
 from agent.clock import SystemClock
-from agent.deploy import compatibility, plan, selftest
+from agent.deploy import compatibility, headroom, plan, selftest
 from agent.deploy.journal import Journal
 from agent.deploy.runner import Runner, RunnerOptions
 from agent.deploy.settings import DeploySettings
+from agent.deploy.shadow_keeper import ShadowKeeper, Surroundings
+from agent.deploy.shadow_memory import ShadowMemory
 from agent.deploy.site import Site
 from agent.deploy.store import Store
 from agent.desired import DesiredKeeper
@@ -31,6 +33,7 @@ from agent.health import cores, memory, time_quality
 from agent.health.probes import Probes
 from agent.health.reporter import HIGH_WATER_KEY, Overview, Reporter
 from agent.inspection.shadow import Shadows
+from agent.inspection.shadow_stage import ShadowStage
 from agent.inspection.stations import Stations
 from agent.inspection.turns import Turns
 from agent.keeper import Keeper
@@ -50,7 +53,7 @@ from agent.uplink.pictures import PictureUploader
 from agent.version import VERSION
 from agent.vision.runtime import RuntimeOptions
 from wire import mint
-from wire.deployment import DeploymentReport
+from wire.deployment import DeploymentReport, DeploymentState
 from wire.errors import LinesideError
 from wire.messages import Command, CommandName, Event, Lane, Reported, RunningModel, Severity
 
@@ -63,6 +66,8 @@ _SWITCH_INTERVAL_S: Final = 0.0005
 _MIB: Final = 1024 * 1024
 _ROOM_AGAIN_S: Final = 5.0
 _HOUR_S: Final = 3600.0
+# What must stay free when a candidate is loaded beside all that runs.
+_KEEP_FREE_MEMORY_MB: Final = 256.0
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
@@ -201,6 +206,7 @@ class Agent:
             options=_runner_options(settings.deploy),
             not_now=Site(settings.deploy.windows, settings.deploy.timezone, data_dir, self._clock).not_now,
         )
+        self._candidates = self._shadow_keeper(options, calibrations)
         self._keeper = Keeper(
             desired=DesiredKeeper(data_dir, device, self._api),
             runner=self._runner,
@@ -208,6 +214,7 @@ class Agent:
             on_change=self._changed,
             clock=self._clock,
             poll_interval_s=settings.fleet.poll_interval_s,
+            shadows=self._candidates,
         )
         self._threads = [
             *(
@@ -240,6 +247,38 @@ class Agent:
         )
         self._threads.append(Worker("reporter", self._reporter.run))
         self._local = self._local_server(feeds) if settings.local.enabled else None
+
+    def _shadow_keeper(self, options: RuntimeOptions, calibrations: CalibrationStore) -> ShadowKeeper:
+        settings = self._settings
+        keeper = ShadowKeeper(
+            store=self._store,
+            memory=ShadowMemory(settings.data_dir / "models"),
+            api=self._api,
+            stage=ShadowStage(self._shadows, options, calibrations.read),
+            around=Surroundings(
+                active=self._models.inferring,
+                models=lambda: self._models.models,
+                is_busy=self._is_swapping,
+                fits=lambda needed_mb: headroom.fits(headroom.available_mb(), needed_mb, _KEEP_FREE_MEMORY_MB),
+                tell=self._tell,
+                on_change=self._changed,
+            ),
+            device=compatibility.this_device(settings.runtime.provider),
+            tester=selftest.tester_of(
+                selftest.SelfTestOptions(
+                    provider=settings.runtime.provider, threads=settings.runtime.threads, cache_dir=options.cache_dir
+                )
+            ),
+            clock=self._clock,
+            keep_free_bytes=settings.deploy.keep_free_mb * _MIB,
+        )
+        keeper.recover(killed=self._former_end is Ending.KILLED)
+        return keeper
+
+    def _is_swapping(self) -> bool:
+        """Tell whether a version is being swapped in, or watched: nothing may disturb its figures."""
+        swapping = (DeploymentState.ACTIVATING, DeploymentState.PROBATION)
+        return any(attempt.state in swapping for attempt in self._runner.under_way())
 
     def start(self) -> None:
         """Start all threads; the stations first, so that no trigger waits for a network."""
@@ -328,6 +367,8 @@ class Agent:
                 previous_digest=self._store.installed(model).previous,
                 provider=self._models.provider(model),
                 deployment_id=self._models.deployment_id(model),
+                shadow_digest=(self._shadows.running(model) or (None,))[0],
+                shadow_trouble=self._candidates.trouble(model),
             )
             for model in self._models.models
         )
