@@ -36,6 +36,13 @@ class Stations(Protocol):
     def activate(self, package: Package) -> str: ...
 
 
+class Shadows(Protocol):
+    """What is needed of the keeper of candidates."""
+
+    def tend(self, wanted: Desired | None) -> bool: ...
+    def step(self, wanted: Desired | None, go_on: Callable[[], bool]) -> bool: ...
+
+
 class Keeper:
     """Wakes on a hint or at its interval; a lost hint costs only time."""
 
@@ -48,6 +55,7 @@ class Keeper:
         on_change: Callable[[], None],
         clock: Clock,
         poll_interval_s: float,
+        shadows: Shadows | None = None,
     ) -> None:
         self._desired = desired
         self._runner = runner
@@ -55,6 +63,7 @@ class Keeper:
         self._on_change = on_change
         self._clock = clock
         self._poll_interval_s = poll_interval_s
+        self._shadows = shadows
         self._hint = threading.Event()
         self._reachable = True
         self._next_read_ns = 0
@@ -100,6 +109,7 @@ class Keeper:
             worker.beat()
             return not worker.stop.is_set()
 
+        self._tend_shadows()
         try:
             while go_on() and self._runner.step(self._desired.current, go_on):
                 self._apply()  # a recipe that waited for a model, or was refused by the former version, may fit now
@@ -107,6 +117,23 @@ class Keeper:
                     break
         except LinesideError as error:
             log.error("A deployment waits: %s", error, extra={"event": "deployment.held"})  # noqa: TRY400
+        self._see_to_shadows(go_on)
+
+    def _tend_shadows(self) -> None:
+        """Stop candidates that are no longer wanted before anything else: none may be in the way of a deployment."""
+        try:
+            if self._shadows is not None:
+                self._shadows.tend(self._desired.current)
+        except LinesideError as error:
+            log.error("A candidate waits: %s", error, extra={"event": "shadow.held"})  # noqa: TRY400
+
+    def _see_to_shadows(self, go_on: Callable[[], bool]) -> None:
+        """Take candidates one step further, now that no deployment has anything to do."""
+        try:
+            if self._shadows is not None and go_on():
+                self._shadows.step(self._desired.current, lambda: go_on() and not self._must_read())
+        except LinesideError as error:
+            log.error("A candidate waits: %s", error, extra={"event": "shadow.held"})  # noqa: TRY400
 
     def _boot(self) -> None:
         """Load what ran before, without a network; then apply what was last desired."""
