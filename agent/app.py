@@ -259,6 +259,7 @@ class Agent:
                 active=self._models.inferring,
                 models=lambda: self._models.models,
                 is_busy=self._is_swapping,
+                is_short=self._lacks_memory_for_a_swap,
                 fits=lambda needed_mb: headroom.fits(headroom.available_mb(), needed_mb, _KEEP_FREE_MEMORY_MB),
                 tell=self._tell,
                 on_change=self._changed,
@@ -276,9 +277,14 @@ class Agent:
         return keeper
 
     def _is_swapping(self) -> bool:
-        """Tell whether a version is being swapped in, or watched: nothing may disturb its figures."""
-        swapping = (DeploymentState.ACTIVATING, DeploymentState.PROBATION)
+        """Tell whether a version is about to be swapped in, or watched: nothing new may disturb its figures."""
+        swapping = (DeploymentState.STAGED, DeploymentState.ACTIVATING, DeploymentState.PROBATION)
         return any(attempt.state in swapping for attempt in self._runner.under_way())
+
+    def _lacks_memory_for_a_swap(self) -> bool:
+        staged = [attempt for attempt in self._runner.under_way() if attempt.state is DeploymentState.STAGED]
+        needed_mb = max((attempt.tested.memory_mb for attempt in staged if attempt.tested is not None), default=None)
+        return needed_mb is not None and not headroom.fits(headroom.available_mb(), needed_mb, _KEEP_FREE_MEMORY_MB)
 
     def start(self) -> None:
         """Start all threads; the stations first, so that no trigger waits for a network."""

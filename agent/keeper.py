@@ -113,6 +113,7 @@ class Keeper:
         try:
             while go_on() and self._runner.step(self._desired.current, go_on):
                 self._apply()  # a recipe that waited for a model, or was refused by the former version, may fit now
+                self._tend_shadows()
                 if self._must_read():
                     break
         except LinesideError as error:
@@ -120,7 +121,7 @@ class Keeper:
         self._see_to_shadows(go_on)
 
     def _tend_shadows(self) -> None:
-        """Stop candidates that are no longer wanted before anything else: none may be in the way of a deployment."""
+        """Stop candidates that are no longer wanted, or that take the memory a deployment needs, before it goes on."""
         try:
             if self._shadows is not None:
                 self._shadows.tend(self._desired.current)

@@ -63,7 +63,8 @@ class Surroundings:
     Args:
         active: the digest of the version in use for a model, None where none is.
         models: those that recipes of the stations name.
-        is_busy: a version is being swapped in, or is on probation.
+        is_busy: a version is about to be swapped in, or is on probation.
+        is_short: a version that is to be swapped in does not fit into memory beside all that runs.
         fits: whether so many MB more fit into memory.
         tell: makes an event for people.
         on_change: called when another candidate runs than before, or another trouble is told.
@@ -72,6 +73,7 @@ class Surroundings:
     active: Callable[[str], str | None]
     models: Callable[[], tuple[str, ...]]
     is_busy: Callable[[], bool]
+    is_short: Callable[[], bool]
     fits: Callable[[float], bool]
     tell: Tell
     on_change: Callable[[], None]
@@ -208,6 +210,7 @@ class ShadowKeeper:
             remembered=remembered,
             active=self._around.active(model),
             is_named=model in self._around.models(),
+            is_short=running is not None and self._around.is_short(),
             runtime_version=self._device.runtime_version,
         )
         if asked is None or running is not None or (remembered is not None and remembered.word is Word.REFUSED):

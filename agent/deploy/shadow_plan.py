@@ -27,7 +27,8 @@ class Facts:
         remembered: over restarts.
         active: the version in use; None where none is.
         is_named: a recipe of this device's stations names the model.
-        is_busy: a version of some model is being swapped in or on probation: nothing may disturb its figures.
+        is_busy: a version of some model is about to be swapped in, or on probation: nothing new may disturb it.
+        is_short: a version that is to be swapped in does not fit into memory beside all that runs.
         is_complete: all its bytes have come.
         is_verified: they were verified in this process.
         waiting: a pause after a failed try is not over; `trouble` is what failed.
@@ -43,6 +44,7 @@ class Facts:
     active: str | None = None
     is_named: bool = True
     is_busy: bool = False
+    is_short: bool = False
     is_complete: bool = False
     is_verified: bool = False
     waiting: bool = False
@@ -113,7 +115,9 @@ def next_step(facts: Facts) -> Step:
     What is no longer right is ended first, then forgotten; only then anything new is begun.
     """
     asked, running, remembered = facts.asked, facts.running, facts.remembered
-    if running is not None and (asked is None or running.digest != asked.digest or running.digest == facts.active):
+    if running is not None and (asked is None or asked.digest != running.digest or running.digest == facts.active):
+        return Stop()
+    if running is not None and facts.is_short:
         return Stop()
     if facts.stopped is not None and asked is not None:
         return Refuse(code=facts.stopped[0], reason=facts.stopped[1])
