@@ -20,8 +20,10 @@ from agent.capture.feed import Feed
 from agent.capture.reference import ReferenceStore
 from agent.capture.target import CalibrationStore
 from agent.clock import SystemClock
-from agent.deploy import compatibility, headroom, plan, selftest
+from agent.deploy import compatibility, headroom, probation, selftest
+from agent.deploy.facts import Limits
 from agent.deploy.journal import Journal
+from agent.deploy.outlook import Rules
 from agent.deploy.runner import Runner, RunnerOptions
 from agent.deploy.settings import DeploySettings
 from agent.deploy.shadow_keeper import ShadowKeeper, Surroundings
@@ -201,10 +203,15 @@ class Agent:
             clock=self._clock,
             device=compatibility.this_device(settings.runtime.provider),
             tester=selftest.tester_of(
-                selftest.SelfTestOptions(provider=settings.runtime.provider, threads=settings.runtime.threads)
+                selftest.SelfTestOptions(
+                    provider=settings.runtime.provider,
+                    threads=settings.runtime.threads,
+                    cache_dir=data_dir / "cache",
+                )
             ),
             options=_runner_options(settings.deploy),
             not_now=Site(settings.deploy.windows, settings.deploy.timezone, data_dir, self._clock).not_now,
+            tell=self._tell,
         )
         self._candidates = self._shadow_keeper(options, calibrations)
         self._keeper = Keeper(
@@ -215,6 +222,7 @@ class Agent:
             clock=self._clock,
             poll_interval_s=settings.fleet.poll_interval_s,
             shadows=self._candidates,
+            crashed=self._former_end is Ending.KILLED,
         )
         self._threads = [
             *(
@@ -439,11 +447,17 @@ class Agent:
 def _runner_options(deploy: DeploySettings) -> RunnerOptions:
     return RunnerOptions(
         keep_free_bytes=deploy.keep_free_mb * _MIB,
-        limits=plan.Limits(
-            attempt_s=deploy.attempt_h * _HOUR_S,
-            no_space_s=deploy.no_space_h * _HOUR_S,
-            maintenance_window_s=deploy.maintenance_window_h * _HOUR_S,
-            line_busy_s=deploy.line_busy_h * _HOUR_S,
+        rules=Rules(
+            limits=Limits(
+                attempt_s=deploy.attempt_h * _HOUR_S,
+                no_space_s=deploy.no_space_h * _HOUR_S,
+                maintenance_window_s=deploy.maintenance_window_h * _HOUR_S,
+                line_busy_s=deploy.line_busy_h * _HOUR_S,
+                awaiting_confirmation_s=deploy.awaiting_confirmation_h * _HOUR_S,
+            ),
+            probation=probation.limits_of(deploy.probation),
+            confirm=deploy.confirm,
+            has_windows=bool(deploy.windows),
         ),
     )
 

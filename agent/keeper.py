@@ -22,7 +22,7 @@ _TICK_S: Final = 0.5
 class Runner(Protocol):
     """What is needed of the deployment runner."""
 
-    def recover(self) -> None: ...
+    def recover(self, *, crashed: bool) -> None: ...
     def step(self, wanted: Desired | None, go_on: Callable[[], bool]) -> bool: ...
     def boot_choices(self, model: str) -> Iterator[Package]: ...
 
@@ -44,7 +44,11 @@ class Shadows(Protocol):
 
 
 class Keeper:
-    """Wakes on a hint or at its interval; a lost hint costs only time."""
+    """Wakes on a hint or at its interval; a lost hint costs only time.
+
+    Args:
+        crashed: the agent's last run ended without notice, and the machine did not go down with it.
+    """
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class Keeper:
         clock: Clock,
         poll_interval_s: float,
         shadows: Shadows | None = None,
+        crashed: bool = False,
     ) -> None:
         self._desired = desired
         self._runner = runner
@@ -64,6 +69,7 @@ class Keeper:
         self._clock = clock
         self._poll_interval_s = poll_interval_s
         self._shadows = shadows
+        self._crashed = crashed
         self._hint = threading.Event()
         self._reachable = True
         self._next_read_ns = 0
@@ -138,7 +144,7 @@ class Keeper:
 
     def _boot(self) -> None:
         """Load what ran before, without a network; then apply what was last desired."""
-        self._runner.recover()
+        self._runner.recover(crashed=self._crashed)
         own = set(self._stations.models)
         self._load(own)
         self._apply()

@@ -6,8 +6,9 @@ import enum
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from wire.deployment import ENDS, DeploymentReport, DeploymentState, Hold, HoldReason
-from wire.ids import Count, Digest, Name, Uuid
+from agent.deploy.figures import Figures
+from wire.deployment import ENDS, DeploymentReport, DeploymentState, Hold, HoldReason, Origin, ProbationReport
+from wire.ids import Count, Digest, Name, ShortText, Uuid
 from wire.inspection import Utc
 
 MAX_PAST: Final = 32
@@ -41,31 +42,68 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tested:
+    """What the self-test measured on this device.
+
+    Args:
+        latency_p95_ms: of a look.
+        memory_mb: the peak with its looks.
+        load_ms: until a session has looked a few times.
+        memory_limit_mb: of the manifest.
+    """
+
+    latency_p95_ms: float
+    memory_mb: float
+    load_ms: float
+    memory_limit_mb: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """Where a deployment stands on this device.
 
     Args:
+        origin, by: who asked for it; one asked for at the device is known from the journal only, and wanted until it
+            has ended.
+        urgent: a way back: it waits for nobody, and passes its probation at once.
+        order: the latest order of a person that was obeyed, so that none is obeyed twice.
         tries: how often the current state's step was begun (while downloading: how many answers in a row were of no
             use).
         mismatches: how often downloaded bytes differed from their digest.
         former: the version to go back to, set on entering `activating`; None where there was none.
+        exclusive: its session and the former one's do not fit in memory together.
+        tested: set on entering `staged`.
+        baseline: what the former version had done when the swap began; None where nothing is known of it.
+        evidence: what the version itself has done in probation, up to when this was written.
+        watched_s: for how long it has been in probation, holds aside; counted like `spent_s`.
+        confirmed: a person has confirmed what its state awaits; begins anew in probation.
         hold: what it waits for now.
         spent_s: for how long it has been under way, holds aside. Counted while the agent runs, by the monotonic clock:
             a device that was switched off, or whose clock was set, has lost none of its time.
         held_s: for how long it was held in all, by reason; counted likewise.
         sequence: of the report made when `state` was entered or `hold` changed; 0 before the first one.
-        at, inferring: the time and the session's digest at that moment, so that the same report can be made again after
-            a kill.
+        at, inferring, told: the time, the session's digest and what probation had seen at that moment, so that the same
+            report can be made again after a kill.
     """
 
     deployment_id: Uuid
     model: Name
     digest: Digest
     release: Count
+    origin: Origin = Origin.FLEET
+    by: ShortText = ""
+    urgent: bool = False
+    order: str = ""
     state: DeploymentState = DeploymentState.QUEUED
     tries: Count = 0
     mismatches: Count = 0
     former: Digest | None = None
+    exclusive: bool = False
+    tested: Tested | None = None
+    baseline: Figures | None = None
+    evidence: Figures | None = None
+    watched_s: float = 0.0
+    confirmed: bool = False
     fault: Fault | None = None
     hold: Hold | None = None
     spent_s: float = 0.0
@@ -73,6 +111,7 @@ class Attempt:
     sequence: Count = 0
     at: Utc
     inferring: Digest | None = None
+    told: ProbationReport | None = None
 
     @property
     def report(self) -> DeploymentReport | None:
@@ -91,17 +130,28 @@ class Attempt:
             reason=fault.reason[:MAX_REASON] if fault else "",
             hold=self.hold,
             inferring_digest=self.inferring,
+            origin=self.origin,
+            by=self.by,
+            release=self.release,
+            probation=self.told,
         )
+
+    @property
+    def has_ended(self) -> bool:
+        """Nothing follows any more."""
+        return self.state in ENDS
 
     def failed(self, code: str, reason: str, kind: FaultKind = FaultKind.FAILURE) -> Attempt:
         """Return it with a fault."""
         return replace(self, fault=Fault(kind=kind, code=code, reason=reason))
 
     def aged(self, seconds: float) -> Attempt:
-        """Return it so much later: the time counts for the hold it is in, else for the attempt itself."""
+        """Return it so much later: the time counts for the hold it is in, else for probation or for the way there."""
         if self.state in ENDS:
             return self
         if self.hold is None:
+            if self.state is DeploymentState.PROBATION:
+                return replace(self, watched_s=self.watched_s + seconds)
             return replace(self, spent_s=self.spent_s + seconds)
         held_s = self.held_s | {self.hold.reason: self.held_s.get(self.hold.reason, 0.0) + seconds}
         return replace(self, held_s=held_s)

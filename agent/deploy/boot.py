@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
-from agent.deploy import plan
+from agent.deploy import plan_swapped
+from agent.deploy.attempt import Attempt
+from agent.deploy.facts import Installed
 from agent.deploy.journal import Journal
 from agent.deploy.store import Store
-from wire import deployment, package
+from wire import package
 from wire.deployment import DeploymentState as S
 from wire.errors import LinesideError
 
@@ -19,43 +21,62 @@ log = logging.getLogger(__name__)
 # What a start costs of an attempt's time, so that one whose agent is killed again and again ends as well.
 BOOT_COSTS_S: Final = 60.0
 GOOD_ENDS: Final = (S.SUCCEEDED, S.ALREADY_INSTALLED)
+_BEGUN: Final = (S.ACTIVATING, S.PROBATION)
+_CRASHED: Final = "The agent ended without notice while this version was in probation."
 
 
-def recover(store: Store, journal: Journal) -> None:
-    """Bring the store in order; call it once, at start, before any model is loaded.
+def recover(store: Store, journal: Journal, *, crashed: bool) -> None:
+    """Bring store and journal in order; call it once, at start, before any model is loaded.
 
-    Leftovers of interrupted writes go; a lost record of what is installed is made anew from the journal. A version
-    found current in an attempt that never ended well counts one more try: after the last one the former version
-    becomes current again before anything is loaded, so that a version that ends the agent cannot do so for ever. Any
-    other attempt pays for the start with some of its time.
+    Leftovers of interrupted writes go; a lost record of what is installed is made anew from the journal. An attempt
+    pays for the start with some of its time. One crash in probation is a fault: going back for nothing costs another
+    deployment, a version that ends the agent again and again costs the line.
+
+    Args:
+        crashed: the agent's last run ended without notice, and the machine did not go down with it.
     """
     store.sweep()
     for model in journal.models():
         attempt = journal.of(model).attempt
         installed = store.installed(model)
-        if attempt is not None and attempt.state not in (S.ACTIVATING, *deployment.ENDS):
+        good = _last_good(journal, model)
+        if installed.current is None and good is not None:
+            log.warning("%s: %s is made current again.", model, good[:12], extra={"event": "store.repaired"})
+            store.commit(model, good)
+        if attempt is None or attempt.has_ended:
+            continue
+        if attempt.state is S.ACTIVATING:
+            if installed.current == attempt.digest and attempt.tries <= plan_swapped.ACTIVATE_TRIES:
+                journal.write(replace(attempt, tries=attempt.tries + 1))  # it will be loaded now
+        elif attempt.state is S.PROBATION and crashed and attempt.fault is None:
+            log.error("%s: %s", model, _CRASHED, extra={"event": "deployment.crashed"})
+            journal.write(attempt.failed("deployment.crashed", _CRASHED))
+        else:
             journal.write(attempt.aged(BOOT_COSTS_S))
-        if attempt is None or attempt.state is not S.ACTIVATING:
-            good = _last_good(journal, model)
-            if installed.current is None and good is not None:
-                log.warning("%s: %s is made current again.", model, good[:12], extra={"event": "store.repaired"})
-                store.commit(model, good)
-        elif installed.current == attempt.digest:
-            if attempt.tries < plan.ACTIVATE_TRIES:
-                journal.write(replace(attempt, tries=attempt.tries + 1))
-            else:
-                store.restore(model, attempt.former)
 
 
-def choices(store: Store, model: str) -> Iterator[package.Package]:
-    """Yield the versions of a model that may be loaded at boot, `current` before `previous`.
+def loadable(installed: Installed, attempt: Attempt | None) -> tuple[str, ...]:
+    """Return the versions that may be loaded at boot, the one to prefer first (pure).
+
+    `current` before `previous`; before both the version in probation, which is made current at its end only. A version
+    that went wrong in probation, or ended the agent while it was activated as often as is allowed, is none of them.
+    """
+    kept = [digest for digest in (installed.current, installed.previous) if digest is not None]
+    if attempt is None or attempt.state not in _BEGUN:
+        return tuple(kept)
+    others = tuple(digest for digest in kept if digest != attempt.digest)
+    if attempt.state is S.PROBATION:
+        return (attempt.digest, *others) if attempt.fault is None else others
+    may_try = attempt.fault is None and attempt.tries <= plan_swapped.ACTIVATE_TRIES  # this start is counted
+    return tuple(kept) if may_try else others
+
+
+def choices(store: Store, journal: Journal, model: str) -> Iterator[package.Package]:
+    """Yield the versions of a model that may be loaded at boot, the one to prefer first.
 
     A version whose bytes are not what they were when it was verified is left out and logged.
     """
-    installed = store.installed(model)
-    for digest in (installed.current, installed.previous):
-        if digest is None:
-            continue
+    for digest in loadable(store.installed(model), journal.of(model).attempt):
         try:
             yield store.package(digest)
         except LinesideError:
@@ -66,16 +87,19 @@ def deployment_of(journal: Journal, model: str, digest: str) -> str | None:
     """Return the deployment that brought a version here; None where it is not remembered."""
     remembered = journal.of(model)
     latest = remembered.attempt
-    if latest is not None and latest.digest == digest and latest.state in (S.ACTIVATING, *GOOD_ENDS):
+    if latest is not None and latest.digest == digest and latest.state in (*_BEGUN, *GOOD_ENDS):
         return latest.deployment_id
     ids = [past.deployment_id for past in remembered.past if past.digest == digest and past.state in GOOD_ENDS]
     return ids[-1] if ids else None
 
 
 def _last_good(journal: Journal, model: str) -> str | None:
+    """Return the version that was the last to end well, but none that an attempt is about or has failed with since."""
     remembered = journal.of(model)
     latest = remembered.attempt
     if latest is not None and latest.state in GOOD_ENDS:
         return latest.digest
+    if latest is not None and latest.state in _BEGUN and latest.former is not None:
+        return latest.former
     digests = [past.digest for past in remembered.past if past.state in GOOD_ENDS]
-    return digests[-1] if digests else None
+    return next((digest for digest in reversed(digests) if latest is None or digest != latest.digest), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from agent.deploy.journal import Journal
 from agent.deploy.store import Store
@@ -14,14 +14,16 @@ def kept(
     journal: Journal,
     inferring: Callable[[str], str | None],
     wanted: Mapping[str, desired.DesiredModel],
+    pinned: Iterable[str] = (),
 ) -> set[str]:
-    """Return the versions that must stay: those installed, those inferred with, those on their way.
+    """Return the versions that must stay: those installed, inferred with, on their way, or pinned.
 
     Args:
         inferring: the digest of the session in use for a model.
         wanted: the desired versions, by model.
+        pinned: what a person wants kept.
     """
-    found: list[str | None] = []
+    found: list[str | None] = [*pinned]
     for model in {*store.models(), *journal.models(), *wanted}:
         installed = store.installed(model)
         found.extend((installed.current, installed.previous, inferring(model)))

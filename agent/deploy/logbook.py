@@ -9,15 +9,24 @@ from typing import Final
 
 from agent.clock import Clock
 from agent.deploy.attempt import Attempt
+from agent.deploy.figures import Figures
 from agent.deploy.journal import Journal
 from wire import deployment
-from wire.deployment import DeploymentReport
+from wire.deployment import DeploymentReport, HoldReason, ProbationReport
 from wire.deployment import DeploymentState as S
 from wire.errors import LinesideError
+from wire.messages import Severity
 
 log = logging.getLogger(__name__)
 
 KEEP_EVERY_S: Final = 600.0
+# What a version has done in probation would have to be done again.
+KEEP_PROBATION_EVERY_S: Final = 60.0
+Tell = Callable[[str, Severity, str], None]
+
+
+def tell_nobody(_name: str, _severity: Severity, _text: str) -> None:
+    """Tell nobody."""
 
 
 class Logbook:
@@ -26,6 +35,8 @@ class Logbook:
     Args:
         reports: takes each report for good (the outbox); raising makes it be offered again.
         inferring: the digest of the session in use for a model, None where none is.
+        probation: what an attempt's report says of its probation, None before it.
+        tell: takes events for people.
     """
 
     def __init__(
@@ -34,11 +45,15 @@ class Logbook:
         reports: Callable[[DeploymentReport], None],
         clock: Clock,
         inferring: Callable[[str], str | None],
+        probation: Callable[[Attempt], ProbationReport | None],
+        tell: Tell = tell_nobody,
     ) -> None:
         self._journal = journal
         self._reports = reports
         self._clock = clock
         self._inferring = inferring
+        self._probation = probation
+        self._tell = tell
         self._reported: dict[str, tuple[str, int]] = {}
         self._since_ns = dict.fromkeys(journal.models(), clock.monotonic_ns())  # up to when time is counted
 
@@ -47,18 +62,23 @@ class Logbook:
         attempt = self._journal.of(model).attempt
         return attempt.aged(self._elapsed_s(model)) if attempt is not None else None
 
-    def count_time(self, model: str) -> None:
-        """Take down now and then how long an attempt has taken, so that a kill forgets little of it."""
+    def count_time(self, model: str, seen: Callable[[Attempt], Figures | None]) -> None:
+        """Take down now and then how long an attempt has taken, and what was seen, so that a kill forgets little."""
         attempt = self._journal.of(model).attempt
-        if attempt is not None and attempt.state not in deployment.ENDS and self._elapsed_s(model) > KEEP_EVERY_S:
-            self.keep(attempt)
+        if attempt is None or attempt.has_ended:
+            return
+        every_s = KEEP_PROBATION_EVERY_S if attempt.state is S.PROBATION else KEEP_EVERY_S
+        if self._elapsed_s(model) > every_s:
+            self.keep(replace(attempt, evidence=seen(attempt)))
 
     def keep(self, attempt: Attempt) -> Attempt:
         """Journal an attempt without a report; the time up to now is counted for what it was in until now."""
         before = self._journal.of(attempt.model).attempt
         if before is not None and before.deployment_id == attempt.deployment_id:
             counted = before.aged(self._elapsed_s(attempt.model))
-            attempt = replace(attempt, spent_s=counted.spent_s, held_s=counted.held_s)
+            entered = attempt.state is S.PROBATION and before.state is not S.PROBATION
+            held_s = {} if entered else counted.held_s  # what probation awaits has a time of its own
+            attempt = replace(attempt, spent_s=counted.spent_s, held_s=held_s, watched_s=counted.watched_s)
         self._journal.write(attempt)
         self._since_ns[attempt.model] = self._clock.monotonic_ns()
         return attempt
@@ -80,6 +100,7 @@ class Logbook:
         attempt = self._say(replace(attempt, state=state, tries=tries, hold=None))
         log.info("%s %s: %s.", attempt.model, attempt.digest[:12], state, extra={"event": "deployment.moved"})
         self.report(attempt.model)
+        self._tell_of_revert(attempt)
         return attempt
 
     def hold(self, attempt: Attempt, hold: deployment.Hold | None) -> Attempt:
@@ -97,6 +118,7 @@ class Logbook:
         else:
             log.info("%s %s goes on.", attempt.model, attempt.digest[:12], extra={"event": "deployment.goes_on"})
         self.report(attempt.model)
+        self._tell_of_question(attempt)
         return attempt
 
     def report(self, model: str) -> None:
@@ -119,9 +141,33 @@ class Logbook:
                 sequence=attempt.sequence + 1,
                 at=self._clock.now_utc(),
                 inferring=self._inferring(attempt.model),
+                told=self._probation(attempt),
             )
         )
+
+    def _tell_of_question(self, attempt: Attempt) -> None:
+        if attempt.hold is None or attempt.hold.reason is not HoldReason.AWAITING_CONFIRMATION:
+            return
+        if attempt.state is S.PROBATION:
+            self._tell("deployment.shifted", Severity.ALARM, f"{_name(attempt)}: {attempt.hold.text}")
+        else:
+            self._tell("deployment.awaits_confirmation", Severity.WARNING, f"{_name(attempt)}: {attempt.hold.text}")
+
+    def _tell_of_revert(self, attempt: Attempt) -> None:
+        reason = attempt.fault.reason if attempt.fault is not None else ""
+        if attempt.state is S.FAILED_REVERT_FAILED or (attempt.state is S.FAILED_REVERTED and attempt.former is None):
+            self._tell("deployment.revert_failed", Severity.ALARM, f"{_name(attempt)}: {reason}")
+        elif attempt.state is S.FAILED_REVERTED:
+            self._tell(
+                "deployment.reverted",
+                Severity.WARNING,
+                f"{_name(attempt)} was taken back; {(attempt.former or '')[:12]} is active again. {reason}",
+            )
 
     def _elapsed_s(self, model: str) -> float:
         now_ns = self._clock.monotonic_ns()
         return max(0.0, (now_ns - self._since_ns.setdefault(model, now_ns)) / 1e9)
+
+
+def _name(attempt: Attempt) -> str:
+    return f"Release {attempt.release} of {attempt.model} ({attempt.digest[:12]})"

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from agent.clock import Clock
-from agent.deploy import download, faults, selftest, verify
-from agent.deploy.attempt import Attempt, FaultKind
+from agent.deploy import bundle, faults, selftest, verify
+from agent.deploy.attempt import Attempt, FaultKind, Tested
 from agent.deploy.compatibility import DeviceFacts
+from agent.deploy.download import BlobSource, fetch_next
 from agent.deploy.logbook import Logbook
 from agent.deploy.pauses import Pauses
 from agent.deploy.room import Room
@@ -17,6 +18,7 @@ from agent.deploy.store import Store
 from agent.uplink.fleet_api import ApiError
 from wire import package
 from wire.deployment import DeploymentState as S
+from wire.deployment import Origin
 from wire.errors import LinesideError
 
 log = logging.getLogger(__name__)
@@ -37,7 +39,7 @@ class Preparation:
     def __init__(
         self,
         store: Store,
-        api: download.BlobSource,
+        api: BlobSource,
         logbook: Logbook,
         pauses: Pauses,
         room: Room,
@@ -64,9 +66,10 @@ class Preparation:
             attempt = self._logbook.hold(attempt, None)
         until_ns = self._clock.monotonic_ns() + int(self._slice_s * 1e9)
         before = self._store.incoming_bytes()
+        source = self._source(attempt)
         try:
-            complete = download.fetch_next(
-                self._store, self._api, attempt.digest, lambda: go_on() and self._clock.monotonic_ns() < until_ns
+            complete = fetch_next(
+                self._store, source, attempt.digest, lambda: go_on() and self._clock.monotonic_ns() < until_ns
             )
         except LinesideError as error:
             self._note_failed_download(attempt, error, gained=self._store.incoming_bytes() > before)
@@ -76,6 +79,12 @@ class Preparation:
             self._logbook.enter(replace(attempt, fault=None), S.VERIFYING)
         elif attempt.fault is not None:
             self._logbook.keep(replace(attempt, tries=0, fault=None))
+
+    def _source(self, attempt: Attempt) -> BlobSource:
+        """Return where a version comes from: the imports folder where a person has brought it, else the fleet."""
+        if attempt.origin is Origin.DEVICE and bundle.is_staged(self._store.root, attempt.digest):
+            return bundle.FolderSource(self._store.root, attempt.digest)
+        return self._api
 
     def _note_failed_download(self, attempt: Attempt, error: LinesideError, *, gained: bool) -> None:
         """Journal why a try failed. One that brought bytes, or met nobody, is not counted."""
@@ -116,7 +125,8 @@ class Preparation:
         """Run the golden samples in a child process."""
         begun = self._logbook.begin(attempt)
         try:
-            result = self._tester(self._store.package(attempt.digest), go_on)
+            tested = self._store.package(attempt.digest)
+            result = self._tester(tested, go_on)
         except LinesideError as error:
             self._logbook.keep(replace(begun, fault=faults.fault_from(error, FaultKind.FAILURE)))
             return
@@ -131,7 +141,13 @@ class Preparation:
                 result.memory_mb,
                 extra={"event": "model.tested"},
             )
-            self._logbook.enter(begun, S.STAGED)
+            measured = Tested(
+                latency_p95_ms=result.latency_p95_ms,
+                memory_mb=result.memory_mb,
+                load_ms=result.load_ms,
+                memory_limit_mb=tested.manifest.limits.memory_mb,
+            )
+            self._logbook.enter(replace(begun, tested=measured), S.STAGED)
         else:
             fault = faults.fault_of(result.code, result.reason, FaultKind.FAILURE)
             self._logbook.keep(replace(begun, fault=fault))

@@ -5,26 +5,33 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import assert_never
+from dataclasses import dataclass, field, replace
+from typing import Final, assert_never
 
 from agent.clock import Clock
-from agent.deploy import boot, download, kept, plan
+from agent.deploy import boot, bundle, download, headroom, kept, plan, steps
 from agent.deploy.attempt import Attempt, FaultKind
 from agent.deploy.compatibility import DeviceFacts
 from agent.deploy.journal import Journal
-from agent.deploy.logbook import Logbook
+from agent.deploy.logbook import Logbook, Tell, tell_nobody
+from agent.deploy.observed import Observed
+from agent.deploy.order_desk import OrderDesk
+from agent.deploy.orders import Orders
+from agent.deploy.outlook import Outlook, Rules
 from agent.deploy.pauses import Pauses
+from agent.deploy.pins import Pins
 from agent.deploy.preparation import Preparation, Tester
 from agent.deploy.room import Room
 from agent.deploy.store import Store
 from agent.deploy.swap import Activator, Swap
 from wire import deployment, desired, package
-from wire.deployment import DeploymentReport, HoldReason
+from wire.deployment import DeploymentReport, HoldReason, Origin
 from wire.deployment import DeploymentState as S
 from wire.errors import LinesideError
 
 log = logging.getLogger(__name__)
+
+_MAX_TEXT: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +42,14 @@ class RunnerOptions:
         pause_s: upper end of the pause after a try that failed; doubled with each up to `pause_max_s`.
         slice_s: a download is interrupted after so long, to see whether it is still wanted; it goes on where it was.
         keep_free_bytes: of the disk, that stay free beside what is downloaded.
-        limits: after which a deployment is given up.
+        rules: in force on this device.
     """
 
     pause_s: float = 4.0
     pause_max_s: float = 300.0
     slice_s: float = 20.0
     keep_free_bytes: int = 128 * 1024 * 1024
-    limits: plan.Limits = field(default_factory=plan.Limits)
+    rules: Rules = field(default_factory=Rules)
 
 
 def _always() -> bool:
@@ -62,10 +69,14 @@ class Runner:
         device: what versions are checked against.
         tester: runs the self-test of a package; None where it was cut short.
         not_now: why no version may be swapped on this line at this moment, None where one may.
+        orders, pins: of people beside the machine; by default those in the store's folder.
+        available_mb: memory that may still be taken, None where nobody knows.
+        tell: takes events for people.
     """
 
     def __init__(
         self,
+        *,
         store: Store,
         journal: Journal,
         api: download.BlobSource,
@@ -77,28 +88,56 @@ class Runner:
         options: RunnerOptions | None = None,
         rng: random.Random | None = None,
         not_now: Callable[[], HoldReason | None] = _nothing,
+        orders: Orders | None = None,
+        pins: Pins | None = None,
+        available_mb: Callable[[], float | None] = headroom.available_mb,
+        tell: Tell = tell_nobody,
     ) -> None:
+        options = options or RunnerOptions()
         self._store = store
         self._journal = journal
         self._activator = activator
         self._clock = clock
-        self._not_now = not_now
-        self._options = options or RunnerOptions()
-        self._logbook = Logbook(journal, reports, clock, activator.inferring)
-        self._pauses = Pauses(self._options.pause_s, self._options.pause_max_s, clock, rng or random.SystemRandom())
-        self._room = Room(store, clock, self._options.keep_free_bytes)
+        self._orders = orders or Orders(store.root / "orders", clock=clock)
+        self._pins = pins or Pins(store.root)
+        self._observed = Observed(activator.figures, options.rules.probation)
+        self._logbook = Logbook(journal, reports, clock, activator.inferring, self._observed.report, tell)
+        self._pauses = Pauses(options.pause_s, options.pause_max_s, clock, rng or random.SystemRandom())
+        room = Room(store, clock, options.keep_free_bytes)
         self._preparation = Preparation(
-            store, api, self._logbook, self._pauses, self._room, clock, device, tester, self._options.slice_s
+            store, api, self._logbook, self._pauses, room, clock, device, tester, options.slice_s
         )
         self._swap = Swap(store, activator, self._logbook)
+        self._desk = OrderDesk(self._orders, store, journal, self._logbook, self._pauses, clock, self._collect_now)
+        self._outlook = Outlook(
+            journal=journal,
+            logbook=self._logbook,
+            activator=activator,
+            observed=self._observed,
+            pauses=self._pauses,
+            room=room,
+            clock=clock,
+            not_now=not_now,
+            rules=options.rules,
+            available_mb=available_mb,
+        )
         self._may_hold_unneeded = True
-        self._wanted: dict[str, str] = {}
+        self._models: dict[str, desired.DesiredModel] = {}
+        self._told_of_pins = False
 
     # At boot
 
-    def recover(self) -> None:
+    def recover(self, *, crashed: bool = False) -> None:
         """Bring store and journal in order (`boot.recover`); call it once, at start, before any model is loaded."""
-        boot.recover(self._store, self._journal)
+        boot.recover(self._store, self._journal, crashed=crashed)
+        self._orders.sweep()
+        attempts = [self._journal.of(model).attempt for model in self._journal.models()]
+        ordered = {order.digest for order in self._orders.pending() if order.digest is not None}
+        underway = {attempt.digest for attempt in attempts if attempt is not None and not attempt.has_ended}
+        bundle.sweep(self._store.root, ordered | underway)
+        for attempt in attempts:
+            if attempt is not None:
+                self._observed.recall(attempt)
 
     def models_in_use(self) -> tuple[str, ...]:
         """Return the models of which a version is installed."""
@@ -106,7 +145,7 @@ class Runner:
 
     def boot_choices(self, model: str) -> Iterator[package.Package]:
         """Yield the versions of a model that may be loaded at boot, the one to prefer first."""
-        return boot.choices(self._store, model)
+        return boot.choices(self._store, self._journal, model)
 
     def deployment_of(self, model: str, digest: str) -> str | None:
         """Return the deployment that brought a version here, None where it is not remembered. Any thread may ask."""
@@ -116,12 +155,12 @@ class Runner:
         """Return the attempts that are wanted and have not ended. Any thread may ask."""
         latest = (self._journal.of(model).attempt for model in self._journal.models())
         return tuple(
-            attempt
-            for attempt in latest
-            if attempt is not None
-            and attempt.state not in deployment.ENDS
-            and self._wanted.get(attempt.model) == attempt.deployment_id
+            attempt for attempt in latest if attempt is not None and not attempt.has_ended and self._is_wanted(attempt)
         )
+
+    def _is_wanted(self, attempt: Attempt) -> bool:
+        entry = self._models.get(attempt.model)
+        return entry is not None and entry.deployment_id == attempt.deployment_id
 
     # Step by step
 
@@ -139,105 +178,113 @@ class Runner:
             LinesideError: `storage.full` or `storage.corrupt` where the journal or the store cannot be written, or what
                 `reports` raises; calling again later goes on where it stopped.
         """
-        models = {entry.model: entry for entry in wanted.models} if wanted is not None else self._being_activated()
-        self._wanted = {entry.model: entry.deployment_id for entry in models.values()}
+        models = self._wanted_here(wanted)
+        self._models = models
+        if self._desk.take():
+            return True
         for model in sorted({*models, *self._journal.models()}):
             self._logbook.report(model)
-            self._logbook.count_time(model)
-            installed = self._store.installed(model)
-            step = plan.plan(installed, models.get(model), self._facts(model, models, collects=wanted is not None))
+            self._logbook.count_time(model, self._observed.of)
+            entry = models.get(model)
+            facts = self._outlook.facts(model, entry, self._unneeded if wanted is not None else tuple)
+            step = plan.plan(self._store.installed(model), entry, facts)
             if step is not None:
-                self._execute(step, model, models.get(model), go_on)
+                self._execute(step, model, entry, go_on)
                 return True
         return False
 
-    def _being_activated(self) -> dict[str, desired.DesiredModel]:
-        """Return what to go on with while the desired document is not known."""
-        attempts = [self._journal.of(model).attempt for model in self._journal.models()]
-        return {
-            attempt.model: desired.DesiredModel(
-                model=attempt.model,
-                active=attempt.digest,
-                release=attempt.release,
-                deployment_id=attempt.deployment_id,
-            )
-            for attempt in attempts
-            if attempt is not None and attempt.state is S.ACTIVATING
-        }
+    def _wanted_here(self, wanted: desired.Desired | None) -> dict[str, desired.DesiredModel]:
+        """Return what is wanted of each model.
 
-    def _facts(self, model: str, models: dict[str, desired.DesiredModel], *, collects: bool) -> plan.Facts:
-        remembered = self._journal.of(model)
-        attempt = self._logbook.latest(model)
-        entry = models.get(model)
-        no_room = entry is not None and self._no_room(attempt, entry)
-        may_collect = no_room or attempt is None or attempt.state in deployment.ENDS
-        return plan.Facts(
-            now=self._clock.now_utc(),
-            attempt=attempt,
-            ended_before=entry is not None and remembered.has_ended(entry.deployment_id),
-            inferring=self._activator.inferring(model),
-            waiting=self._pauses.lasts(model),
-            unneeded=self._unneeded(models) if collects and may_collect else (),
-            no_room=no_room,
-            not_now=self._not_now() if attempt is not None and attempt.state is S.STAGED else None,
-            limits=self._options.limits,
-        )
+        What a person beside the machine has asked for goes before the desired document until it has ended. While no
+        document is known, a swap that has begun is wanted still.
+        """
+        models = {entry.model: entry for entry in wanted.models} if wanted is not None else {}
+        for model in self._journal.models():
+            attempt = self._journal.of(model).attempt
+            if attempt is None or attempt.has_ended:
+                continue
+            is_begun = attempt.state in (S.ACTIVATING, S.PROBATION)
+            if attempt.origin is Origin.DEVICE or (wanted is None and is_begun):
+                models[model] = desired.DesiredModel(
+                    model=model,
+                    active=attempt.digest,
+                    release=attempt.release,
+                    deployment_id=attempt.deployment_id,
+                )
+        return models
 
-    def _no_room(self, attempt: Attempt | None, entry: desired.DesiredModel) -> bool:
-        """Tell whether a download is next, and there is no room for it."""
-        if attempt is None or attempt.deployment_id != entry.deployment_id:
-            return self._room.lacks(entry.active, is_held=False)
-        if attempt.state not in (S.QUEUED, S.DOWNLOADING):
-            return False
-        return self._room.lacks(entry.active, is_held=attempt.hold is not None)
-
-    def _unneeded(self, models: dict[str, desired.DesiredModel]) -> tuple[str, ...]:
-        """Look for what nothing refers to, once after each end; looking again and again would cost."""
-        found = (
-            self._store.unneeded(kept.kept(self._store, self._journal, self._activator.inferring, models))
-            if self._may_hold_unneeded
-            else ()
-        )
+    def _unneeded(self) -> tuple[str, ...]:
+        """Look for what nothing refers to, once after each step; looking again and again would cost."""
+        if not self._may_hold_unneeded:
+            return ()
+        try:
+            found = self._unneeded_now()
+        except LinesideError as error:  # what is pinned is not known; deployments go on
+            if not self._told_of_pins:
+                log.warning("Nothing is collected: %s", error, extra={"event": "store.not_collected"})
+            self._told_of_pins = True
+            found = ()
         self._may_hold_unneeded = bool(found)
         return found
 
+    def _unneeded_now(self) -> tuple[str, ...]:
+        stays = kept.kept(self._store, self._journal, self._activator.inferring, self._models, self._pins.read())
+        return self._store.unneeded(stays)
+
+    def _collect_now(self) -> int:
+        """Remove what nothing refers to, for a person who asks for it."""
+        found = self._unneeded_now()
+        self._store.collect(found)
+        return len(found)
+
     def _execute(
-        self, step: plan.Step, model: str, entry: desired.DesiredModel | None, go_on: Callable[[], bool]
+        self, step: steps.Step, model: str, entry: desired.DesiredModel | None, go_on: Callable[[], bool]
     ) -> None:
-        if isinstance(step, plan.Collect):
+        if isinstance(step, steps.Collect):
             self._store.collect(step.digests)
             log.info("%d unneeded files removed.", len(step.digests), extra={"event": "store.collected"})
             return
         attempt = self._attempt_for(model, entry)
+        attempt = replace(attempt, evidence=self._observed.of(attempt))
         self._may_hold_unneeded = True
         match step:
-            case plan.Hold():
+            case steps.Hold():
                 self._hold(attempt, step)
-            case plan.Download():
+            case steps.Download():
                 self._preparation.download(attempt, go_on)
-            case plan.Verify():
+            case steps.Verify():
                 self._preparation.verify(attempt)
-            case plan.SelfTest():
+            case steps.SelfTest():
                 self._preparation.self_test(attempt, go_on)
-            case plan.Activate():
+            case steps.Activate():
                 self._swap.activate(attempt, step)
-            case plan.Commit():
+            case steps.Watch():
+                self._swap.watch(attempt, step)
+            case steps.Commit():
                 self._swap.commit(attempt, step)
-            case plan.Revert():
+            case steps.Revert():
                 self._swap.revert(attempt, step)
-            case plan.Refuse():
+            case steps.Refuse():
                 self._logbook.enter(attempt.failed(step.code, step.reason, FaultKind.REFUSAL), S.REFUSED)
-            case plan.Fail():
+            case steps.Fail():
                 self._swap.fail(attempt, step)
             case _:
                 assert_never(step)
+        self._tidy(model)
+
+    def _tidy(self, model: str) -> None:
+        """Remove what was staged for an import that has ended."""
+        attempt = self._journal.of(model).attempt
+        if attempt is not None and attempt.has_ended and attempt.origin is Origin.DEVICE:
+            bundle.discard(self._store.root, attempt.digest)
 
     def _attempt_for(self, model: str, entry: desired.DesiredModel | None) -> Attempt:
         """Return the attempt a step belongs to: the one in the journal, or a new one where another is desired."""
         remembered = self._journal.of(model)
         latest = remembered.attempt
         if latest is not None and (
-            latest.state is S.ACTIVATING or entry is None or latest.deployment_id == entry.deployment_id
+            latest.state in (S.ACTIVATING, S.PROBATION) or entry is None or latest.deployment_id == entry.deployment_id
         ):
             return latest
         if entry is None:
@@ -252,7 +299,8 @@ class Runner:
             at=self._clock.now_utc(),
         )
 
-    def _hold(self, attempt: Attempt, step: plan.Hold) -> None:
+    def _hold(self, attempt: Attempt, step: steps.Hold) -> None:
         if attempt.state is S.QUEUED:  # which is the fleet's word; what is held here has been begun
             attempt = self._logbook.enter(attempt, S.DOWNLOADING)
-        self._logbook.hold(attempt, deployment.Hold(reason=step.reason, deadline=step.deadline))
+        hold = deployment.Hold(reason=step.reason, deadline=step.deadline, text=step.text[:_MAX_TEXT])
+        self._logbook.hold(attempt, hold)

@@ -76,6 +76,8 @@ class DeploySettings:
         maintenance_window_h: hours for which a window is waited for.
         line_busy_h: hours for which a busy line is waited for.
         no_space_h: hours for which room on the disk is waited for.
+        awaiting_confirmation_h: hours for which a person's confirmation is waited for.
+        confirm: a person confirms each swap, with `lineside models confirm`.
         keep_free_mb: of the disk, in 2**20 bytes, that downloads leave free for records and pictures.
         probation: how a version that was just made active is watched.
     """
@@ -86,6 +88,8 @@ class DeploySettings:
     maintenance_window_h: Hours = 192.0
     line_busy_h: Hours = 24.0
     no_space_h: Hours = 24.0
+    awaiting_confirmation_h: Hours = 168.0
+    confirm: bool = False
     keep_free_mb: Annotated[int, msgspec.Meta(ge=0)] = 128
     probation: ProbationSettings = ProbationSettings()
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.deploy.durable import TEMPORARY, Disk, failure
+from agent.deploy.facts import Installed
 from agent.deploy.part import SUFFIX, Part
-from agent.deploy.plan import Installed
 from wire import codec, ids, package
 from wire.errors import LinesideError
 
@@ -43,6 +43,11 @@ class Store:
         self._models = root / "models"
         for folder in (root / "blobs", self._incoming, self._packages, self._models):
             self._disk.make_folder(folder)
+
+    @property
+    def root(self) -> Path:
+        """The store's folder."""
+        return self._root
 
     def sweep(self) -> None:
         """Remove what an interrupted write left behind, and what is in doubt of a download; call it once, at start."""

@@ -1,4 +1,4 @@
-"""Swaps versions: activates, commits and reverts, each journaled before it is done."""
+"""Swaps versions: activates, watches, commits and reverts, each journaled before it is done."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import logging
 from dataclasses import replace
 from typing import Protocol
 
-from agent.deploy import plan
-from agent.deploy.attempt import Attempt, Fault, FaultKind
+from agent.deploy.attempt import Attempt
+from agent.deploy.figures import Figures
 from agent.deploy.logbook import Logbook
+from agent.deploy.steps import Activate, Commit, Fail, Revert, Watch
 from agent.deploy.store import Store
 from wire import package
 from wire.deployment import DeploymentState as S
@@ -20,13 +21,22 @@ log = logging.getLogger(__name__)
 class Activator(Protocol):
     """What swaps models on this device's stations."""
 
-    def activate(self, package: package.Package) -> str:
+    def activate(self, package: package.Package, *, exclusive: bool = False) -> str:
         """Build the session beside the old one, swap between two parts, and return the digest the session now in use
         holds. Raises LinesideError where it could not; the old session then goes on wherever possible.
+
+        Args:
+            exclusive: close the old session first, for the two do not fit in memory.
         """
 
     def inferring(self, model: str) -> str | None:
         """Return the digest of the session in use, read from the session; None where none is."""
+
+    def figures(self, model: str) -> Figures | None:
+        """Return what the version in use has done since its session came into use; None where none is."""
+
+    def recent_figures(self, model: str) -> Figures | None:
+        """Return what the version in use did lately, which the one after it is compared with; None where none is."""
 
 
 class Swap:
@@ -37,43 +47,73 @@ class Swap:
         self._activator = activator
         self._logbook = logbook
 
-    def commit(self, attempt: Attempt, step: plan.Commit) -> None:
+    def activate(self, attempt: Attempt, step: Activate) -> None:
+        """Build the session beside the old one and swap; which version is loaded at boot does not change."""
+        if attempt.state is not S.ACTIVATING:
+            begun = replace(
+                attempt,
+                former=step.former,
+                exclusive=step.exclusive,
+                baseline=self._figures_of(attempt.model, step.former),
+                fault=None,
+            )
+            attempt = self._logbook.enter(begun, S.ACTIVATING, tries=1)
+        else:
+            attempt = self._logbook.begin(replace(attempt, exclusive=step.exclusive))
+        try:
+            active = self._activator.activate(self._store.package(attempt.digest), exclusive=step.exclusive)
+            if active != attempt.digest:
+                raise LinesideError("deployment.activation_failed", f"The session holds {active[:12]} instead.")  # noqa: TRY301
+        except LinesideError as error:
+            self._logbook.keep(attempt.failed("deployment.activation_failed", str(error)))
+
+    def watch(self, attempt: Attempt, step: Watch) -> None:
+        """Begin the probation of the version in use; what a person confirmed before it counts no longer."""
+        self._logbook.enter(
+            replace(attempt, confirmed=False, evidence=Figures(digest=step.digest), watched_s=0.0), S.PROBATION
+        )
+
+    def commit(self, attempt: Attempt, step: Commit) -> None:
         """Make the version in use the one loaded at boot, and end well."""
         self._store.commit(attempt.model, step.digest)
         self._logbook.enter(replace(attempt, fault=None), step.end)
 
-    def fail(self, attempt: Attempt, step: plan.Fail) -> None:
+    def fail(self, attempt: Attempt, step: Fail) -> None:
         """End without the version."""
-        if attempt.state is S.ACTIVATING and self._store.installed(attempt.model).current == attempt.digest:
-            self._store.restore(attempt.model, attempt.former)
+        self._forget(attempt)
         self._logbook.enter(attempt.failed(step.code, step.reason), step.end)
 
-    def activate(self, attempt: Attempt, step: plan.Activate) -> None:
-        """Build the session beside the old one and swap."""
-        if attempt.state is not S.ACTIVATING:
-            attempt = self._logbook.enter(replace(attempt, former=step.former), S.ACTIVATING, tries=1)
-        else:
-            attempt = self._logbook.begin(attempt)
-        try:
-            active = self._activator.activate(self._store.package(attempt.digest))
-            if active != attempt.digest:
-                raise LinesideError("deployment.activation_failed", f"The session holds {active[:12]} instead.")  # noqa: TRY301
-        except LinesideError as error:
-            fault = Fault(kind=FaultKind.FAILURE, code="deployment.activation_failed", reason=str(error))
-            self._logbook.keep(replace(attempt, fault=fault))
-
-    def revert(self, attempt: Attempt, step: plan.Revert) -> None:
+    def revert(self, attempt: Attempt, step: Revert) -> None:
         """Go back to the former version."""
         attempt = self._logbook.begin(attempt.failed(step.code, step.reason))
-        self._store.restore(attempt.model, step.former)
+        self._forget(attempt)
         try:
-            if self._activator.inferring(attempt.model) != step.former:
-                self._activator.activate(self._store.package(step.former))
+            active = self._activator.inferring(attempt.model)
+            if active != step.former:
+                active = self._activator.activate(self._store.package(step.former), exclusive=attempt.exclusive)
         except LinesideError as error:
             log.exception("%s: going back failed.", attempt.model, extra={"event": "revert.failed"})
             reason = f"{step.reason} Going back to {step.former[:12]} failed: {error}"
-            attempt = attempt.failed("deployment.revert_failed", reason)
-            self._logbook.enter(attempt, S.FAILED_REVERT_FAILED)
+            self._logbook.enter(attempt.failed("deployment.revert_failed", reason), S.FAILED_REVERT_FAILED)
             return
-        if self._activator.inferring(attempt.model) == step.former:
+        # None: no station looks with this model at the moment.
+        if active == step.former and self._activator.inferring(attempt.model) in (step.former, None):
             self._logbook.enter(attempt, S.FAILED_REVERTED)
+
+    def _forget(self, attempt: Attempt) -> None:
+        """Have the former version loaded at boot, where this one is by now.
+
+        It is where a kill came between its commit and the journal's word on it, and where it was the current one all
+        along, and damaged. A version that a person wanted back stays at hand.
+        """
+        begun = attempt.state in (S.ACTIVATING, S.PROBATION)
+        if not begun or self._store.installed(attempt.model).current != attempt.digest:
+            return
+        if attempt.urgent and attempt.former is not None:
+            self._store.commit(attempt.model, attempt.former)
+        else:
+            self._store.restore(attempt.model, attempt.former)
+
+    def _figures_of(self, model: str, digest: str | None) -> Figures | None:
+        figures = self._activator.recent_figures(model)
+        return figures if figures is not None and figures.digest == digest else None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.deploy.facts import Limits
 from agent.deploy.part import SYNC_BYTES, certain_bytes
 from agent.deploy.plan import DOWNLOAD_TRIES
 from agent.uplink.fleet_api import FleetApi
@@ -182,7 +183,8 @@ def test_answers_of_no_use_are_not_counted_while_each_brings_bytes(server: Flaky
 
 
 def test_a_line_that_stalls_for_ever_is_given_up_when_the_time_is_over(server: FlakyServer, line: Line) -> None:
-    line.device.options = replace(line.device.options, limits=replace(line.device.options.limits, attempt_s=HOUR_S))
+    rules = replace(line.device.options.rules, limits=Limits(attempt_s=HOUR_S))
+    line.device.options = replace(line.device.options, rules=rules)
     line.device.boot()
     server.always = "stall 0"
     line.run()

@@ -13,7 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.deploy import plan
+from agent.deploy import plan_holds
+from agent.deploy.facts import Limits
+from agent.deploy.outlook import Rules
 from agent.deploy.selftest import SelfTestResult
 from tests.support.deploying import (
     FakeActivator,
@@ -33,6 +35,7 @@ DOWN = "deployment.download_failed"
 AWAY = "network.unreachable"
 HOUR_S = 3600.0
 WAY = [S.DOWNLOADING, S.VERIFYING, S.SELF_TESTING, S.STAGED, S.ACTIVATING]
+TO_ITS_END = [S.PROBATION, S.SUCCEEDED]
 
 
 def answers(code: str) -> Callable[..., SelfTestResult]:
@@ -53,7 +56,7 @@ def device(tmp_path: Path, releases: list[package.Package]) -> TestDevice:
     made = TestDevice(root=tmp_path / "device", fleet=fleet)
     made.boot()
     made.run(wanted(releases[0]))
-    assert made.states() == [*WAY, S.SUCCEEDED]
+    assert made.states() == [*WAY, *TO_ITS_END]
     made.earlier = list(made.reports)
     made.reports.clear()
     return made
@@ -61,8 +64,8 @@ def device(tmp_path: Path, releases: list[package.Package]) -> TestDevice:
 
 # name: (faults of the fleet, outcomes of the activator, answer of the self-test, states reported, code of the end)
 ENDINGS: dict[str, tuple[list[str], list[str], str, list[S], str]] = {
-    "all goes well": ([], [], "", [*WAY, S.SUCCEEDED], ""),
-    "the network fails and comes back": ([DOWN] * 9, [], "", [*WAY, S.SUCCEEDED], ""),
+    "all goes well": ([], [], "", [*WAY, *TO_ITS_END], ""),
+    "the network fails and comes back": ([DOWN] * 9, [], "", [*WAY, *TO_ITS_END], ""),
     "the network fails for good": ([DOWN] * 99, [], "", [S.DOWNLOADING, S.FAILED_NO_CHANGE], DOWN),
     "a blob is not there": (
         ["", "", *["resource.not_found"] * 99],
@@ -71,7 +74,7 @@ ENDINGS: dict[str, tuple[list[str], list[str], str, list[S], str]] = {
         [S.DOWNLOADING, S.FAILED_NO_CHANGE],
         "resource.not_found",
     ),
-    "other bytes once": (["", "deployment.digest_mismatch"], [], "", [*WAY, S.SUCCEEDED], ""),
+    "other bytes once": (["", "deployment.digest_mismatch"], [], "", [*WAY, *TO_ITS_END], ""),
     "other bytes twice": (
         ["", "deployment.digest_mismatch", "deployment.digest_mismatch"],
         [],
@@ -180,7 +183,7 @@ def test_bytes_damaged_on_disk_are_found_by_verification_and_fetched_again(
         device.runner.step(wanted(target))
     device.store.blob_path(model.digest).write_bytes(b"not the model")
     device.run(wanted(target))
-    assert device.states() == [S.DOWNLOADING, S.VERIFYING, S.DOWNLOADING, *WAY[1:], S.SUCCEEDED]
+    assert device.states() == [S.DOWNLOADING, S.VERIFYING, S.DOWNLOADING, *WAY[1:], *TO_ITS_END]
     assert device.fleet.fetched.count(model.digest) == 2
     check_reports(device.earlier + device.reports)
 
@@ -351,7 +354,7 @@ def test_a_report_that_could_not_be_handed_over_is_offered_again(
             break
         except LinesideError:
             continue
-    assert device.states(2) == [*WAY, S.SUCCEEDED]
+    assert device.states(2) == [*WAY, *TO_ITS_END]
     check_reports(device.earlier + device.reports)
 
 
@@ -364,7 +367,7 @@ def test_after_a_boot_the_last_report_is_made_again_byte_for_byte(
     device.clock.advance(1000.0)
     device.run(wanted(releases[1]))
     assert codec.encode(device.reports[-1]) == codec.encode(last)
-    assert len(device.reports) == len(WAY) + 2
+    assert len(device.reports) == len(WAY) + 3
 
 
 def test_a_damaged_journal_is_set_aside_and_later_reports_count_on_from_far_above(
@@ -411,7 +414,7 @@ def test_a_disk_without_room_holds_the_deployment_visibly_until_there_is_room(
     assert device.states(2)[2:] == [S.DOWNLOADING], "the same word, made again"
     room[0] = 1 << 40
     device.run(wanted(releases[1]))
-    assert device.states(2)[3:] == [S.DOWNLOADING, *WAY[1:], S.SUCCEEDED]
+    assert device.states(2)[3:] == [S.DOWNLOADING, *WAY[1:], *TO_ITS_END]
     assert [report for report in device.reports if report.deployment_id == deployment_id(2)][3].hold is None
     check_reports(device.earlier + device.reports)
     assert device.runner.under_way() == ()
@@ -476,7 +479,7 @@ def test_a_swap_waits_for_its_window_and_for_the_line_and_nothing_else_does(
     assert device.activator.in_use == releases[0].digest
     why[0] = None
     device.run(wanted(releases[1]))
-    assert device.states(2)[6:] == [S.ACTIVATING, S.SUCCEEDED]
+    assert device.states(2)[6:] == [S.ACTIVATING, *TO_ITS_END]
     check_reports(device.earlier + device.reports)
 
 
@@ -504,7 +507,7 @@ def test_an_agent_that_is_killed_at_once_each_time_gives_a_deployment_up(
     device: TestDevice, releases: list[package.Package]
 ) -> None:
     device.fleet.faults = [AWAY] * 999
-    device.options = replace(device.options, limits=plan.Limits(attempt_s=2 * HOUR_S))
+    device.options = replace(device.options, rules=Rules(limits=Limits(attempt_s=2 * HOUR_S)))
     starts = 0
     while S.FAILED_NO_CHANGE not in device.states(2):
         device.boot()
@@ -574,7 +577,7 @@ def test_whatever_happens_every_transition_is_legal_and_every_deployment_ends(
             line["not_now"] and latest is not None and latest.state is S.STAGED
         ):
             assert latest.hold is not None, "it waits without saying so"
-            assert latest.hold.deadline > device.clock.now_utc() - plan.DEADLINE_MOVED
+            assert latest.hold.deadline > device.clock.now_utc() - plan_holds.DEADLINE_MOVED
         device.clock.advance(HOUR_S / 4)
     _succeeded_is_true(device)
     check_reports(device.earlier + device.reports)

@@ -10,8 +10,9 @@ import pytest
 from agent import cli, settings, status
 from agent.clock import FakeClock
 from agent.commands import status as status_command
-from agent.deploy import line_busy, plan
+from agent.deploy import line_busy
 from agent.deploy.attempt import Attempt, Fault, FaultKind
+from agent.deploy.facts import Limits
 from agent.deploy.settings import WindowSettings
 from agent.deploy.site import Site
 from agent.deploy.store import Store
@@ -99,7 +100,7 @@ def test_a_deployment_waits_for_the_window_and_is_swapped_in_it(tmp_path: Path) 
     for _ in range(150):
         if not device.runner.step(wanted(packages[1])):
             device.clock.advance(300.0)
-    assert device.states()[-2:] == [S.ACTIVATING, S.SUCCEEDED]
+    assert device.states()[-3:] == [S.ACTIVATING, S.PROBATION, S.SUCCEEDED]
     assert device.reports[-1].at.astimezone(UTC).hour == 21
     check_reports(device.reports)
 
@@ -133,8 +134,8 @@ def test_windows_come_from_the_settings(tmp_path: Path) -> None:
     )
     found = settings.load(path, {}).deploy
     assert found.windows == (NIGHT,)
-    assert found.attempt_h * 3600 == plan.Limits().attempt_s
-    assert found.maintenance_window_h * 3600 == plan.Limits().maintenance_window_s
+    assert found.attempt_h * 3600 == Limits().attempt_s
+    assert found.maintenance_window_h * 3600 == Limits().maintenance_window_s
 
 
 def test_status_tells_what_a_deployment_waits_for() -> None:

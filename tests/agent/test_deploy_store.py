@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent.deploy.durable import TEMPORARY, Disk
+from agent.deploy.facts import Installed
 from agent.deploy.part import SYNC_BYTES
-from agent.deploy.plan import Installed
 from agent.deploy.store import Store
 from tests.support.deploying import MemoryFleet, make_package, whole_files
 from wire import package

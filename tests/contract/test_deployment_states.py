@@ -35,8 +35,12 @@ def test_every_state_on_the_way_can_still_end_well_and_badly_and_be_taken_back(s
 
 
 def test_the_short_path_of_a_version_that_is_fine() -> None:
-    path = [S.SCHEDULED, S.QUEUED, S.DOWNLOADING, S.VERIFYING, S.SELF_TESTING, S.STAGED, S.ACTIVATING, S.SUCCEEDED]
-    assert all(after in TRANSITIONS[before] for before, after in itertools.pairwise(path))
+    path = [S.SCHEDULED, S.QUEUED, S.DOWNLOADING, S.VERIFYING, S.SELF_TESTING, S.STAGED, S.ACTIVATING, S.PROBATION]
+    assert all(after in TRANSITIONS[before] for before, after in itertools.pairwise([*path, S.SUCCEEDED]))
+
+
+def test_no_version_succeeds_without_probation() -> None:
+    assert {state for state in S if S.SUCCEEDED in TRANSITIONS[state]} == {S.PROBATION}
 
 
 def test_a_version_that_judges_parts_is_never_merely_not_changed() -> None:

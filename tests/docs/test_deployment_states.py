@@ -5,12 +5,19 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from agent.deploy import plan
+from agent.deploy import plan, plan_swapped
 from wire import deployment
 from wire.deployment import DeploymentState
 from wire.errors import REGISTER
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "deployment-states.md").read_text(encoding="utf-8")
+EVENTS = {
+    "journal.damaged",
+    "deployment.shifted",
+    "deployment.awaits_confirmation",
+    "deployment.reverted",
+    "deployment.revert_failed",
+}
 FLEET_ENDS = {state for state in deployment.ENDS if state in deployment.FLEET_OWNED}
 
 
@@ -41,14 +48,14 @@ def test_the_fleets_ends_are_reached_from_every_state_that_is_no_end() -> None:
 
 
 def test_every_code_on_the_page_is_registered() -> None:
-    codes = set(re.findall(r"`([a-z_]+\.[a-z_]+)`", PAGE)) - {"journal.damaged"}
+    codes = set(re.findall(r"`([a-z_]+\.[a-z_]+)`", PAGE)) - EVENTS
     assert codes
     assert codes <= set(REGISTER)
 
 
 def test_the_numbers_of_tries_are_those_of_the_code() -> None:
     assert plan.DOWNLOAD_TRIES == 10
-    assert (plan.VERIFY_TRIES, plan.SELF_TEST_TRIES, plan.ACTIVATE_TRIES) == (3, 2, 2)
+    assert (plan.VERIFY_TRIES, plan.SELF_TEST_TRIES, plan_swapped.ACTIVATE_TRIES) == (3, 2, 2)
     assert PAGE.count(f"{plan.DOWNLOAD_TRIES} tries in a row") == 2
     assert "ended in mid-activation twice" in PAGE
     assert "ended 3 times while verifying, or twice in the self-test" in PAGE

@@ -10,9 +10,13 @@ from pathlib import Path
 from agent.clock import FakeClock
 from agent.deploy.compatibility import DeviceFacts
 from agent.deploy.durable import Disk
+from agent.deploy.figures import Figures
 from agent.deploy.journal import Journal
+from agent.deploy.orders import Orders
+from agent.deploy.outlook import Rules
 from agent.deploy.part import Part
 from agent.deploy.preparation import Tester
+from agent.deploy.probation import ProbationLimits
 from agent.deploy.runner import Runner, RunnerOptions
 from agent.deploy.selftest import SelfTestResult
 from agent.deploy.store import Store
@@ -20,8 +24,11 @@ from wire import deployment, package
 from wire.deployment import DeploymentReport, DeploymentState, HoldReason
 from wire.desired import Desired, DesiredModel
 from wire.errors import LinesideError
+from wire.messages import Severity
 
 MODEL = "parts"
+# A probation that nothing is asked of: each version passes as soon as it is in use.
+AT_ONCE = ProbationLimits(parts=0, watch_s=0.0)
 DEVICE = DeviceFacts(architecture="x86_64", runtime_version="1.31.1", max_opset=23, provider="CPUExecutionProvider")
 MANIFEST = """
 schema = 1
@@ -126,11 +133,15 @@ class FakeActivator:
 
     def __init__(self, outcomes: list[str] | None = None, before: Callable[[str], None] | None = None) -> None:
         self.in_use: str | None = None
+        self.exclusively: list[bool] = []
+        self.since_boot: dict[str, Figures] = {}
+        self.lately: Figures | None = None
         self.outcomes = outcomes or []
         self.activated: list[str] = []
         self._before = before or (lambda _: None)
 
-    def activate(self, package: package.Package) -> str:
+    def activate(self, package: package.Package, *, exclusive: bool = False) -> str:
+        self.exclusively.append(exclusive)
         self._before("activate")
         outcome = self.outcomes.pop(0) if self.outcomes else ""
         self.activated.append(package.digest)
@@ -142,11 +153,24 @@ class FakeActivator:
             self.in_use = "f" * 64
         elif outcome == "":
             self.in_use = package.digest
+            self.since_boot.pop(package.digest, None)
         self._before("activated")
         return package.digest if outcome == "idle" else self.in_use or ""
 
     def inferring(self, model: str) -> str | None:
         return self.in_use
+
+    def figures(self, model: str) -> Figures | None:
+        return self.since_boot.get(self.in_use, Figures(digest=self.in_use)) if self.in_use is not None else None
+
+    def recent_figures(self, model: str) -> Figures | None:
+        return self.lately if self.lately is not None and self.lately.digest == self.in_use else self.figures(model)
+
+    def judged(self, ok: int = 0, ng: int = 0, unsure: int = 0, **faults: int) -> None:
+        """Have the version in use judge so many parts more."""
+        assert self.in_use is not None
+        more = Figures(digest=self.in_use, verdicts={"OK": ok, "NG": ng, "UNSURE": unsure}, faults=faults)
+        self.since_boot[self.in_use] = self.since_boot.get(self.in_use, Figures(digest=self.in_use)).plus(more)
 
 
 def passes(_package: package.Package, _go_on: Callable[[], bool]) -> SelfTestResult | None:
@@ -170,31 +194,44 @@ class TestDevice:
     before: Callable[[str], None] | None = None
     not_now: Callable[[], HoldReason | None] = lambda: None
     room_bytes: Callable[[], int] = lambda: 1 << 40
+    available_mb: Callable[[], float | None] = lambda: None
+    told: list[tuple[str, Severity, str]] = field(default_factory=list)
     clock: FakeClock = field(default_factory=FakeClock)
     options: RunnerOptions = field(
-        default_factory=lambda: RunnerOptions(pause_s=1.0, pause_max_s=60.0, keep_free_bytes=0)
+        default_factory=lambda: RunnerOptions(
+            pause_s=1.0, pause_max_s=60.0, keep_free_bytes=0, rules=Rules(probation=AT_ONCE)
+        )
     )
 
-    def boot(self) -> Runner:
-        """Build store, journal and runner on what lies on disk, recover, and load what is to be loaded."""
+    def boot(self, *, crashed: bool = False) -> Runner:
+        """Build store, journal and runner on what lies on disk, recover, and load what is to be loaded.
+
+        Args:
+            crashed: the process before this one was killed, or ended by itself without notice.
+        """
         disk = Disk(self.before) if self.before else Disk()
         self.store = Store(self.root / "store", disk)
         self.store.room_bytes = self.room_bytes  # type: ignore[method-assign]
         self.journal = Journal(self.root / "journal", self.clock, disk)
+        self.orders = Orders(self.root / "store" / "orders", disk, self.clock)
         self.runner = Runner(
-            self.store,
-            self.journal,
-            self.fleet,
-            self.activator,
-            self.take or self.reports.append,
-            self.clock,
-            DEVICE,
-            self.tester,
-            self.options,
-            random.Random(7),
-            self.not_now,
+            store=self.store,
+            journal=self.journal,
+            api=self.fleet,
+            activator=self.activator,
+            reports=self.take or self.reports.append,
+            clock=self.clock,
+            device=DEVICE,
+            tester=self.tester,
+            options=self.options,
+            rng=random.Random(7),
+            not_now=self.not_now,
+            orders=self.orders,
+            available_mb=self.available_mb,
+            tell=lambda name, severity, text: self.told.append((name, severity, text)),
         )
-        self.runner.recover()
+        self.runner.recover(crashed=crashed)
+        self.activator.since_boot.clear()
         self.activator.in_use = None
         for model in self.runner.models_in_use():
             first = next(self.runner.boot_choices(model), None)

@@ -46,8 +46,8 @@ class Runner:
         self.steps = steps
         self.fails = False
 
-    def recover(self) -> None:
-        self.calls.append("recover")
+    def recover(self, *, crashed: bool) -> None:
+        self.calls.append("recover after a crash" if crashed else "recover")
 
     def step(self, wanted: Desired | None, go_on: Callable[[], bool]) -> bool:
         self.calls.append(f"step {wanted.revision if wanted else None}")
