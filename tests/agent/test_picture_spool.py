@@ -148,3 +148,38 @@ def test_the_draw_of_a_real_plan_fits(tmp_path: Path) -> None:
     spool = PictureSpool(tmp_path, max_bytes=10**6)
     kept = [one for one in (sampling.draw(plan, f"id-{n}") for n in range(100)) if one.kept]
     assert all(spool.take(*picture(n), one, NOON, gate_rate=0.1) for n, one in enumerate(kept))
+
+
+def test_a_picture_outside_of_the_plan_goes_first_and_no_tau_knows_of_it(tmp_path: Path) -> None:
+    spool = PictureSpool(tmp_path, max_bytes=10**6, max_count=3)
+    assert spool.take(*picture(0), None, NOON)
+    for n, u in enumerate([0.4, 0.1], start=1):
+        assert spool.take(*picture(n), draw(u), NOON)
+    assert spool.take(*picture(3), draw(0.49), NOON), "the worst claim of the sample goes before an extra picture's"
+    assert names(tmp_path) == {picture(n)[0] for n in (1, 2, 3)}
+    assert not spool.take(*picture(4), None, NOON), "an extra picture took the room of the sample"
+    assert spool.windows() == (), "the sample is not smaller than before"
+    assert spool.dropped == 2
+
+
+def test_an_extra_picture_that_turns_out_to_be_of_the_sample_goes_by_its_draw_from_then_on(tmp_path: Path) -> None:
+    spool = PictureSpool(tmp_path, max_bytes=10**6, max_count=2)
+    spool.take(*picture(0), None, NOON)
+    spool.take(*picture(0), draw(0.1), NOON)
+    spool.take(*picture(1), draw(0.2), NOON)
+    again = PictureSpool(tmp_path, max_bytes=10**6, max_count=2)
+    assert not again.take(*picture(2), draw(0.3), NOON)
+    assert names(tmp_path) == {picture(n)[0] for n in (0, 1)}
+    again.take(*picture(1), None, NOON)
+    assert not again.take(*picture(3), None, NOON), "a picture of the sample lost its claim"
+
+
+def test_an_upload_that_finds_its_file_renamed_forgets_nothing(tmp_path: Path) -> None:
+    spool = PictureSpool(tmp_path, max_bytes=10**6)
+    spool.take(*picture(0), None, NOON)
+    oldest = spool.oldest()
+    assert oldest is not None
+    spool.take(*picture(0), draw(0.1), NOON)
+    spool.forget(*oldest)
+    assert len(spool) == 1
+    assert spool.oldest() != oldest

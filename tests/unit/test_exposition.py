@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.health.exposition import METRICS, metrics
 from agent.status import OutputStatus, StationStatus, Status
-from wire.messages import Health, ProcessHealth, RunningModel, StationHealth, ViewHealth
+from wire.messages import Health, ProcessHealth, RunningModel, ShadowHealth, StationHealth, ViewHealth
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
@@ -75,6 +75,11 @@ def full_status() -> Status:
         deadline_misses=1,
         repeats=2,
         views=(view,),
+        shadows=(
+            ShadowHealth(
+                model="parts", digest="b" * 64, chosen=9, compared=6, disagreed=2, skipped={"busy": 2, "yielded": 1}
+            ),
+        ),
     )
     station = StationStatus(
         health=health,
@@ -95,7 +100,9 @@ def full_status() -> Status:
         outbox_unsettled=3,
         outbox_dropped=0,
         pictures_waiting=2,
-        models=(RunningModel(model="parts", digest="a" * 64, provider="CPUExecutionProvider"),),
+        models=(
+            RunningModel(model="parts", digest="a" * 64, provider="CPUExecutionProvider", shadow_digest="b" * 64),
+        ),
         stations=(station,),
     )
 

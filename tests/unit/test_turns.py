@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from agent.clock import SystemClock
+from agent.clock import FakeClock, SystemClock
 from agent.inspection.turns import Turns
 
 CLOCK = SystemClock()
@@ -113,3 +113,37 @@ def test_a_look_that_raises_gives_its_turn_back() -> None:
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
             fail()
+
+
+def test_a_place_is_lent_only_after_it_was_idle_and_only_once() -> None:
+    clock = FakeClock()
+    turns = Turns(1, clock)
+    with turns.turn(clock.monotonic_ns() + 10**9):
+        assert not turns.borrow(lambda: None), "the only place is taken"
+    assert not turns.borrow(lambda: None), "a look has just ended: the next may come at once"
+    clock.advance(0.006)
+    assert turns.borrow(lambda: None)
+    assert not turns.borrow(lambda: None)
+    turns.end_borrowing()
+    assert turns.borrow(lambda: None)
+
+
+def test_a_look_takes_the_last_place_from_the_borrower_and_does_not_wait_for_it() -> None:
+    clock = FakeClock()
+    turns = Turns(2, clock)
+    clock.advance(1)
+    revoked: list[str] = []
+    assert turns.borrow(lambda: revoked.append("now"))
+    with turns.turn(clock.monotonic_ns() + 10**9) as first:
+        assert first
+        assert not revoked, "one place is still free"
+        with turns.turn(clock.monotonic_ns() + 10**9) as second:
+            assert second
+            assert revoked == ["now"]
+        turns.end_borrowing()
+        assert not turns.borrow(lambda: None)
+        clock.advance(0.006)
+        assert turns.borrow(lambda: revoked.append("again"))
+    turns.end_borrowing()
+    with turns.turn(clock.monotonic_ns() + 10**9), turns.turn(clock.monotonic_ns() + 10**9):
+        assert revoked == ["now"], "who has returned the place is not asked for it"
