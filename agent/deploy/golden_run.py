@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG: Final = 1
 _MIB: Final = 1024 * 1024
 _KILL_US_FIRST: Final = "1000"
-# At most 200 looks, or as many as go into 5 s, but at least 64 where they go into 20 s, and 5 however slow.
-_LOOKS_MAX, _LOOKS_S = 200, 5.0
+# At most 200 looks, or as many as go into 2 s, but at least 64 where they go into 20 s, and 5 however slow.
+_LOOKS_MAX, _LOOKS_S = 200, 2.0
 _LOOKS_MIN, _LOOKS_MOST_S = 64, 20.0
 _LOOKS_LEAST: Final = 5
 _EXTRAS_S: Final = 20.0

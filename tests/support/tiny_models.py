@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -15,7 +17,10 @@ from wire.manifest import GoldenSample, GoldenSet
 
 LABELS = ("blue", "green", "red")
 SIDE_PX = 16
+FIFTIETH_SEED = 11.0
+FIFTIETH_THRESHOLD = 0.985
 _GAIN = 8.0
+_Spoiling: TypeAlias = tuple[list[onnx.NodeProto], list[onnx.TensorProto]]
 _MANIFEST = """
 schema = 1
 name = "{model}"
@@ -58,7 +63,9 @@ def make(
 
     Args:
         kind: "good", "swapped" (red and blue exchanged), "nan", "huge" (allocates 64 GB when run), "damaged" (cut
-            short), "wide" (32 MB of weights), "blind" (no golden set).
+            short), "wide" (32 MB of weights), "blind" (no golden set), "endless" (never answers); no number comes out
+            of "dark" (for pictures darker than a quarter of the golden ones), "black", "white" and, beside good
+            scores, "aside" and "infinite"; "fiftieth" fails at a look between the 45th and the 60th of a session.
     """
     (folder / "golden").mkdir(parents=True)
     (folder / "manifest.toml").write_text(
@@ -66,7 +73,7 @@ def make(
             model=model, release=release, scale=1 / 255, latency_p95_ms=latency_p95_ms, memory_mb=memory_mb
         )
     )
-    data = _graph(kind).SerializeToString()
+    data = endless() if kind == "endless" else _graph(kind).SerializeToString()
     (folder / "model.onnx").write_bytes(data[: len(data) // 2] if kind == "damaged" else data)
     if kind != "blind":
         samples = tuple(_sample(folder, channel, label) for channel, label in enumerate(LABELS))
@@ -131,14 +138,87 @@ def _graph(kind: str) -> onnx.ModelProto:
             helper.make_node("Mul", ["ordered", "gain"], ["scaled"]),
             helper.make_node("Add", ["scaled", "nothing"], ["scores"]),
         ]
+    outputs = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 3])]
+    if kind in _SPOILED:
+        spoiling, more = _SPOILED[kind]()
+        constants += more
+        nodes = [*nodes[:-1], helper.make_node("Mul", ["ordered", "gain"], ["scaled"]), *spoiling]
+    if kind in ("aside", "infinite"):
+        outputs.append(helper.make_tensor_value_info("aside", TensorProto.FLOAT, [1, 3]))
     graph = helper.make_graph(
         nodes,
         kind,
         [helper.make_tensor_value_info("picture", TensorProto.FLOAT, [1, 3, SIDE_PX, SIDE_PX])],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 3])],
+        outputs,
         constants,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def _root_of(threshold: float, sign: float) -> _Spoiling:
+    """Add 0 times the square root of (brightest - threshold) * sign: no number on the wrong side of the threshold."""
+    return [
+        helper.make_node("ReduceMax", ["picture"], ["brightest"], keepdims=0),
+        helper.make_node("Sub", ["brightest", "threshold"], ["above"]),
+        helper.make_node("Mul", ["above", "sign"], ["signed"]),
+        helper.make_node("Sqrt", ["signed"], ["root"]),
+        helper.make_node("Mul", ["root", "zero"], ["nothing"]),
+        helper.make_node("Add", ["scaled", "nothing"], ["scores"]),
+    ], [_float("threshold", threshold), _float("sign", sign), _float("zero", 0.0)]
+
+
+def _dark() -> _Spoiling:
+    """Add 0 times the square root of (brightest - 0.25) * (brightest - 0.01): dark, but not black."""
+    nodes, constants = _root_of(0.25, 1.0)
+    nodes[2] = helper.make_node("Mul", ["above", "above_black"], ["signed"])
+    nodes.insert(1, helper.make_node("Sub", ["brightest", "sign"], ["above_black"]))
+    return nodes, [constants[0], _float("sign", 0.01), constants[2]]
+
+
+def _white() -> _Spoiling:
+    """Add 0 times the square root of (0.99 - darkest), which golden pictures with black corners do not spoil."""
+    nodes, constants = _root_of(0.99, -1.0)
+    nodes[0] = helper.make_node("ReduceMin", ["picture"], ["brightest"], keepdims=0)
+    return nodes, constants
+
+
+def _aside(numerator: float) -> _Spoiling:
+    return [
+        helper.make_node("Identity", ["scaled"], ["scores"]),
+        helper.make_node("Mul", ["scaled", "zero"], ["zeros"]),
+        helper.make_node("Add", ["zeros", "numerator"], ["numerators"]),
+        helper.make_node("Div", ["numerators", "zeros"], ["aside"]),
+    ], [_float("zero", 0.0), _float("numerator", numerator)]
+
+
+def _fiftieth() -> _Spoiling:
+    """Look up an index that is out of range once the generator, which each session starts anew, draws high enough."""
+    return [
+        helper.make_node("RandomUniform", [], ["drawn"], shape=[1], seed=FIFTIETH_SEED, dtype=TensorProto.FLOAT),
+        helper.make_node("Greater", ["drawn", "threshold"], ["is_high"]),
+        helper.make_node("Where", ["is_high", "outside", "inside"], ["index"]),
+        helper.make_node("Gather", ["weights", "index"], ["weight"]),
+        helper.make_node("Mul", ["scaled", "weight"], ["scores"]),
+    ], [
+        _float("threshold", FIFTIETH_THRESHOLD),
+        numpy_helper.from_array(np.array([9], dtype=np.int64), "outside"),
+        numpy_helper.from_array(np.array([0], dtype=np.int64), "inside"),
+        numpy_helper.from_array(np.array([1.0], dtype=np.float32), "weights"),
+    ]
+
+
+def _float(name: str, value: float) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.array(value, dtype=np.float32), name)
+
+
+_SPOILED: dict[str, Callable[[], _Spoiling]] = {
+    "dark": _dark,
+    "black": lambda: _root_of(0.01, 1.0),
+    "white": _white,
+    "aside": lambda: _aside(0.0),
+    "infinite": lambda: _aside(1.0),
+    "fiftieth": _fiftieth,
+}
 
 
 def endless() -> bytes:
