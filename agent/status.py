@@ -8,7 +8,7 @@ from typing import Final
 
 from agent.deploy.attempt import Attempt
 from wire import codec
-from wire.deployment import Hold
+from wire.deployment import Hold, Origin, ProbationReport
 from wire.errors import LinesideError
 from wire.inspection import Utc
 from wire.messages import Health, RunningModel, StationHealth
@@ -94,14 +94,18 @@ class DeploymentStatus:
     """A deployment that has not ended.
 
     Args:
+        by: the person at the device who asked for it; empty where the fleet did.
         hold: what it waits for, and until when at most.
+        probation: what it has shown so far; None before it judges parts.
         trouble: what went wrong last, empty where nothing did.
     """
 
     model: str
     digest: str
     state: str
+    by: str = ""
     hold: Hold | None = None
+    probation: ProbationReport | None = None
     trouble: str = ""
 
 
@@ -111,7 +115,9 @@ def deployment_status(attempt: Attempt) -> DeploymentStatus:
         model=attempt.model,
         digest=attempt.digest,
         state=attempt.state.value,
+        by=(attempt.by or "somebody") if attempt.origin is Origin.DEVICE else "",
         hold=attempt.hold,
+        probation=attempt.told,
         trouble=attempt.fault.reason if attempt.fault is not None else "",
     )
 

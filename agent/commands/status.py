@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from agent.commands.running import LastWord
     from agent.status import DeploymentStatus, StationStatus
+    from wire.deployment import ProbationReport
     from wire.messages import Health, ShadowHealth
 
 
@@ -84,9 +85,15 @@ def _device(health: Health) -> str:
 def _deployment(deployment: DeploymentStatus) -> Iterator[str]:
     hold, state = deployment.hold, deployment.state.replace("_", " ")
     words = f"deploying   {deployment.model}: {deployment.digest[:12]}  {state}"
+    if deployment.by:
+        words += f", asked for at this device by {deployment.by}"
+    if deployment.probation is not None:
+        words += f", {_probation(deployment.probation)}"
     if hold is not None:
         until = f"{hold.deadline.astimezone():%Y-%m-%d %H:%M}"
         yield f"{words}, WAITS: {hold.reason.replace('_', ' ')}, at most until {until}"
+        if hold.text:
+            yield f"            {hold.text}"
     elif deployment.trouble:
         yield f"{words}, tried again: {deployment.trouble}"
     else:
@@ -97,6 +104,17 @@ def _shadow(shadow: ShadowHealth) -> str:
     skipped = ", ".join(f"{reason.replace('_', ' ')} {count}" for reason, count in shadow.skipped.items())
     differ = f"{shadow.disagreed} of {shadow.compared} parts differ"
     return f"{shadow.digest[:12]}  {differ}; {shadow.chosen} chosen" + (f", left out: {skipped}" if skipped else "")
+
+
+def _probation(probation: ProbationReport) -> str:
+    words = [f"{probation.parts} of {probation.parts_needed} parts judged"]
+    if probation.faults:
+        words.append(f"{probation.faults} of them without verdict")
+    if probation.look_p95_ms is not None:
+        former = probation.former_look_p95_ms
+        before = f", {former:.0f} ms before" if former is not None else ""
+        words.append(f"95 % of looks within {probation.look_p95_ms:.0f} ms{before}")
+    return "; ".join(words)
 
 
 def _station(station: StationStatus) -> Iterator[str]:

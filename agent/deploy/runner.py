@@ -25,7 +25,7 @@ from agent.deploy.room import Room
 from agent.deploy.store import Store
 from agent.deploy.swap import Activator, Swap
 from wire import deployment, desired, package
-from wire.deployment import DeploymentReport, HoldReason, Origin
+from wire.deployment import DeploymentReport, HoldReason, Origin, ProbationReport
 from wire.deployment import DeploymentState as S
 from wire.errors import LinesideError
 
@@ -123,6 +123,7 @@ class Runner:
         )
         self._may_hold_unneeded = True
         self._models: dict[str, desired.DesiredModel] = {}
+        self._progress: dict[str, ProbationReport | None] = {}
         self._told_of_pins = False
 
     # At boot
@@ -152,10 +153,12 @@ class Runner:
         return boot.deployment_of(self._journal, model, digest)
 
     def under_way(self) -> tuple[Attempt, ...]:
-        """Return the attempts that are wanted and have not ended. Any thread may ask."""
+        """Return the attempts that are wanted and have not ended, with their probation so far. Any thread may ask."""
         latest = (self._journal.of(model).attempt for model in self._journal.models())
         return tuple(
-            attempt for attempt in latest if attempt is not None and not attempt.has_ended and self._is_wanted(attempt)
+            replace(attempt, told=self._progress.get(attempt.model))
+            for attempt in latest
+            if attempt is not None and not attempt.has_ended and self._is_wanted(attempt)
         )
 
     def _is_wanted(self, attempt: Attempt) -> bool:
@@ -187,11 +190,19 @@ class Runner:
             self._logbook.count_time(model, self._observed.of)
             entry = models.get(model)
             facts = self._outlook.facts(model, entry, self._unneeded if wanted is not None else tuple)
+            self._note_progress(model, facts.attempt)
             step = plan.plan(self._store.installed(model), entry, facts)
             if step is not None:
                 self._execute(step, model, entry, go_on)
                 return True
         return False
+
+    def _note_progress(self, model: str, attempt: Attempt | None) -> None:
+        """Keep what the status tells of a probation; it is asked for on other threads."""
+        report = None
+        if attempt is not None and attempt.state is S.PROBATION:
+            report = self._observed.report(replace(attempt, evidence=self._observed.of(attempt)))
+        self._progress[model] = report
 
     def _wanted_here(self, wanted: desired.Desired | None) -> dict[str, desired.DesiredModel]:
         """Return what is wanted of each model.
@@ -206,11 +217,13 @@ class Runner:
                 continue
             is_begun = attempt.state in (S.ACTIVATING, S.PROBATION)
             if attempt.origin is Origin.DEVICE or (wanted is None and is_begun):
+                shadow = models[model].shadow if model in models else None
                 models[model] = desired.DesiredModel(
                     model=model,
                     active=attempt.digest,
                     release=attempt.release,
                     deployment_id=attempt.deployment_id,
+                    shadow=shadow,
                 )
         return models
 
