@@ -234,7 +234,9 @@ class Plant:
                 return
             cursor = f"&cursor={page['next_cursor']}"
 
-    def add_device(self, name: str, *, seed: int, parts_per_s: float, floor_rate: float = 0.2) -> Device:
+    def add_device(
+        self, name: str, *, seed: int, parts_per_s: float, floor_rate: float = 0.2, probation_parts: int = 0
+    ) -> Device:
         """Start a line, write the settings, and enrol a device; its agent is not started yet."""
         folder = self.folder / name
         folder.mkdir()
@@ -251,7 +253,8 @@ class Plant:
         )
         line.start()
         config = folder / "agent.toml"
-        config.write_text(_agent_toml(name, folder / "data", self.url, line_port, floor_rate), encoding="utf-8")
+        text = _agent_toml(name, folder / "data", self.url, line_port, floor_rate, probation_parts)
+        config.write_text(text, encoding="utf-8")
         agent = self.enrolled_agent(name, config, folder / "agent.log")
         device = Device(name=name, folder=folder, line=line, line_port=line_port, agent=agent, config=config)
         self.devices.append(device)
@@ -299,7 +302,7 @@ def _run(arguments: list[str], token: str) -> str:
     return done.stdout
 
 
-def _agent_toml(name: str, data_dir: Path, url: str, line_port: int, floor_rate: float) -> str:
+def _agent_toml(name: str, data_dir: Path, url: str, line_port: int, floor_rate: float, probation_parts: int) -> str:
     return f"""\
 [device]
 id = "{name}"
@@ -311,6 +314,10 @@ poll_interval_s = 5
 
 [mqtt]
 resend_after_s = 3
+
+[deploy.probation]
+parts = {probation_parts}
+minutes = 0
 
 [local]
 port = 0
