@@ -229,6 +229,10 @@ poll_interval_s = 5
 [mqtt]
 resend_after_s = 3
 
+[deploy.probation]
+parts = 0
+minutes = 0
+
 [local]
 enabled = false
 

@@ -315,6 +315,10 @@ data_dir = "{folder / "data"}"
 [fleet]
 url = "{url}"
 
+[deploy.probation]
+parts = 0
+minutes = 0
+
 [local]
 port = 0
 """

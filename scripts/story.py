@@ -1,7 +1,7 @@
 """The story of `run.py demo`: three devices on a simulated line, and one model version after another.
 
 1. Fleet, broker, three lines, three agents; release 1 judges parts.
-2. Release 2 goes to one device, then to the others, while the belts run.
+2. Release 2 goes to one device, then to the others, while the belts run; each judges a few parts on probation first.
 3. Release 3 is pushed in good order, then a bit of it flips on the server's disk; the device refuses it and goes on.
 With --once the story ends there, checks its own books and writes a summary; otherwise it runs until Ctrl-C.
 """
@@ -28,6 +28,8 @@ from wire import package  # noqa: E402
 
 DEVICES = (("press-1", 3.0), ("press-2", 3.0), ("lathe-1", 2.0))
 WATCH_S = 7.0
+# Few, so that the story goes on; a line has a hundred by default.
+PROBATION_PARTS = 10
 # An ONNX file is a protobuf message: a doc string (field 6) put behind it leaves the network as it is.
 _DOC_STRING = b"\x32\x09retrained"
 
@@ -76,7 +78,7 @@ def tell(plant: Plant, started: float, *, once: bool) -> dict[str, Any]:
     say(f"The fleet runs (broker: {kind}). Open the live page:\n\n    {plant.url}/sign-in#token={plant.token}\n")
     plant.push(ROOT / "models" / "demo-parts-1")
     for number, (name, rate) in enumerate(DEVICES, start=1):
-        device = plant.add_device(name, seed=number, parts_per_s=rate)
+        device = plant.add_device(name, seed=number, parts_per_s=rate, probation_parts=PROBATION_PARTS)
         plant.desire(device, 1)
         device.agent.start()
     for device in plant.devices:
@@ -109,15 +111,17 @@ def tell(plant: Plant, started: float, *, once: bool) -> dict[str, Any]:
 
 
 def wait_until_runs(plant: Plant, device: Device, release: int) -> None:
-    """Wait until the fleet knows, from the device's session, that it infers with a release."""
+    """Wait until the fleet knows, from the device's session, that it infers with a release whose probation is over."""
     digest = version_digest(plant, release)
 
     def runs() -> bool:
         if not device.agent.running:
             raise PlantError(f"the agent of {device.name} ended:\n{device.agent.tail()}")
-        return digest_of(plant, device) == digest
+        status = device.status()
+        is_done = status is not None and not status["deployments"] and status["models"][0]["digest"] == digest
+        return is_done and digest_of(plant, device) == digest
 
-    wait_for(f"{device.name} runs release {release}", runs, 45)
+    wait_for(f"{device.name} runs release {release}", runs, 60)
 
 
 def version_digest(plant: Plant, release: int) -> str:
