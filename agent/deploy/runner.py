@@ -182,6 +182,8 @@ class Runner:
                 `reports` raises; calling again later goes on where it stopped.
         """
         models = self._wanted_here(wanted)
+        if {entry.shadow for entry in models.values()} != {entry.shadow for entry in self._models.values()}:
+            self._may_hold_unneeded = True  # a candidate nobody asks for any more leaves its bytes behind
         self._models = models
         if self._desk.take():
             return True
