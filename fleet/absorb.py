@@ -21,6 +21,7 @@ class Received(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     Args:
         text: the record as the device wrote it (JSON), with whatever this version of the fleet does not know yet; None
             where nobody has it.
+        carried: it came in a file that a person brought, which says nothing of the device being there now.
     """
 
     device: str
@@ -30,6 +31,7 @@ class Received(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     body: Any
     received_at: datetime
     text: bytes | msgspec.Raw | None = None
+    carried: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ from fleet.deployments import router as deployments
 from fleet.deployments.announce import Announcer
 from fleet.devices import router as devices
 from fleet.ingest import router as ingest
+from fleet.ingest.exports import MAX_EXPORT_BYTES
 from fleet.inspections import router as inspections
 from fleet.migrations import runner
 from fleet.pages import router as pages
@@ -106,7 +107,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = package.MAX_FILE_BYTES if scope["path"].startswith(f"{API}/blobs/") else MAX_BODY_BYTES
+        limit = _limit_of(scope["path"])
         refusal = LinesideError("request.too_large", f"The body may have at most {limit} bytes.", "Send less.")
         length = Headers(scope=scope).get("content-length", "")
         if length.isdecimal() and int(length) > limit:
@@ -123,6 +124,14 @@ class BodyLimit:
             return message
 
         await self._app(scope, counted, send)
+
+
+def _limit_of(path: str) -> int:
+    if path.startswith(f"{API}/blobs/"):
+        return package.MAX_FILE_BYTES
+    if path.startswith(f"{API}/devices/") and path.endswith("/exports"):
+        return MAX_EXPORT_BYTES
+    return MAX_BODY_BYTES
 
 
 class SecurityHeaders:

@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Generic, TypeVar
 
+import anyio
 import msgspec
+from anyio import from_thread
 from fastapi import Depends, Query, Request
 from sqlalchemy import Engine, tuple_
 from sqlmodel import Session
+from starlette.requests import ClientDisconnect
 
 from fleet import clock, db
 from fleet.blobs.store import BlobStore
@@ -24,6 +27,7 @@ from wire.mint import Mint
 T = TypeVar("T")
 MAX_LIMIT: Final = 500
 DEFAULT_LIMIT: Final = 100
+CHUNK_TIMEOUT_S: Final = 30.0
 _SmallInt = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
@@ -70,6 +74,28 @@ def body_of(kind: type[T]) -> Callable[[Request], Any]:
         return codec.decode(await request.body(), kind)
 
     return read
+
+
+def chunks_of(request: Request) -> Iterator[bytes]:
+    """Read a body piece by piece from the route's worker thread, so that hashing and fsync never block the loop.
+
+    Raises:
+        LinesideError: `request.invalid` where it ends too early, or nothing comes for half a minute.
+    """
+    stream = request.stream()
+
+    async def following() -> bytes | None:
+        with anyio.fail_after(CHUNK_TIMEOUT_S):
+            return await anext(stream, None)
+
+    while True:
+        try:
+            chunk = from_thread.run(following)
+        except (ClientDisconnect, TimeoutError) as error:
+            raise LinesideError("request.invalid", "The upload ended before its end.", "Send it again.") from error
+        if chunk is None:
+            return
+        yield chunk
 
 
 def body_schema(kind: type) -> dict[str, Any]:

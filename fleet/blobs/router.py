@@ -7,22 +7,18 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Final
 
-import anyio
-from anyio import from_thread
 from fastapi import APIRouter, Path, Request
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
 
 from fleet.auth.actor import Kind, Role
 from fleet.auth.guard import AnyActor
 from fleet.blobs import ranges
 from fleet.blobs.store import BlobStat
-from fleet.web import Fleet, TheFleet
+from fleet.web import Fleet, TheFleet, chunks_of
 from wire import package
 from wire.errors import LinesideError
 
 router = APIRouter(tags=["blobs"])
-CHUNK_TIMEOUT_S: Final = 30.0
 _MAGIC: Final = ((b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n\x1a\n", "image/png"))
 # A blob is whatever somebody uploaded: a browser must not run it as a page of ours.
 _HEADERS: Final = {
@@ -86,7 +82,7 @@ def write_blob(actor: AnyActor, request: Request, fleet: TheFleet, digest: Diges
     limit = fleet.settings.max_picture_bytes if actor.kind is Kind.DEVICE else package.MAX_FILE_BYTES
     if length is not None and length > limit:
         raise _too_large(limit)
-    chunks = _at_most(_chunks(request), limit)
+    chunks = _at_most(chunks_of(request), limit)
     if fleet.blobs.stat(digest) is not None:
         for _ in chunks:  # read to the end, so that the connection stays usable
             pass
@@ -141,22 +137,4 @@ def _at_most(chunks: Iterator[bytes], limit: int) -> Iterator[bytes]:
         total += len(chunk)
         if total > limit:
             raise _too_large(limit)
-        yield chunk
-
-
-def _chunks(request: Request) -> Iterator[bytes]:
-    """Read the body piece by piece from the route's worker thread, so that hashing and fsync never block the loop."""
-    stream = request.stream()
-
-    async def following() -> bytes | None:
-        with anyio.fail_after(CHUNK_TIMEOUT_S):
-            return await anext(stream, None)
-
-    while True:
-        try:
-            chunk = from_thread.run(following)
-        except (ClientDisconnect, TimeoutError) as error:
-            raise LinesideError("request.invalid", "The upload ended before its end.", "Send it again.") from error
-        if chunk is None:
-            return
         yield chunk

@@ -1,13 +1,18 @@
-"""`lineside-fleet devices`: list, show and revoke devices."""
+"""`lineside-fleet devices`: list, show and revoke devices, and take the files they exported."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from fleet.commands import client, table
 from fleet.commands import deployments as words
+from wire.errors import REGISTER, LinesideError
+from wire.export import MAX_LINE_BYTES, ExportHead
+
+ABSORB_TIMEOUT_S: Final = 3600.0
 
 
 def add_parser(subparsers: Any) -> None:
@@ -22,6 +27,11 @@ def add_parser(subparsers: Any) -> None:
             verb.add_argument("device", metavar="DEVICE")
         client.add_arguments(verb)
         verb.set_defaults(run=run)
+    absorb = verbs.add_parser("absorb", help="take a file that `lineside export` wrote on a device without a network")
+    absorb.add_argument("file", type=Path, metavar="FILE")
+    client.add_arguments(absorb)
+    client.add_json(absorb)
+    absorb.set_defaults(run=run_absorb)
     client.add_json(listing)
     client.add_json(show)
 
@@ -73,6 +83,47 @@ def run_revoke(args: argparse.Namespace) -> int:
         api.send("POST", f"/devices/{args.device}/revocation")
     sys.stderr.write(f"{args.device} is revoked. A new claim lets it in again.\n")
     return 0
+
+
+def run_absorb(args: argparse.Namespace) -> int:
+    """Send an exported file to the fleet; sent twice it changes nothing."""
+    with args.file.open("rb") if args.file.is_file() else _missing(args.file) as stream:
+        device = _device_of(stream.readline(MAX_LINE_BYTES + 1), args.file)
+        stream.seek(0)
+        headers = {"Content-Type": "application/x-ndjson", "Content-Length": str(args.file.stat().st_size)}
+        with client.Client(args) as api:
+            found = api.send(
+                "POST", f"/devices/{device}/exports", content=stream, headers=headers, timeout=ABSORB_TIMEOUT_S
+            ).json()
+    if args.json:
+        client.print_json("export", found)
+    else:
+        print(f"{found['device']}, exported {found['written_at']}: {found['batches']} of {found['expected']} batches")
+        rows = [
+            [lane, str(one["records"]), str(one["new"]), str(one["known"]), str(one["refused"])]
+            for lane, one in found["lanes"].items()
+        ]
+        table.print_table(("LANE", "RECORDS", "NEW", "KNOWN", "REFUSED"), rows)
+    if found["trouble"]:
+        sys.stderr.write(f"warning: {found['trouble']}\n")
+    return 0 if not found["trouble"] else REGISTER["source.unreadable"].exit_status
+
+
+def _missing(path: Path) -> Any:
+    raise LinesideError(
+        "source.unavailable", f"There is no file {path}.", "`lineside export` on the device writes one."
+    )
+
+
+def _device_of(line: bytes, path: Path) -> str:
+    from wire import codec
+
+    try:
+        return codec.decode(line, ExportHead).device
+    except LinesideError as error:
+        raise LinesideError(
+            "source.unreadable", f"{path} is no export of a device: {error.message}", "`lineside export` writes one."
+        ) from error
 
 
 def _wrong(device: dict[str, Any], health: dict[str, Any] | None) -> list[str]:

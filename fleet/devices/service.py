@@ -110,10 +110,10 @@ class HealthSlice:
             }
             for message in messages
         ]
-        db.insert_ignoring(session, DeviceHealth, rows)
+        new = db.insert_ignoring(session, DeviceHealth, rows)
         _seen(session, messages)
         _prune(session, DeviceHealth, messages, HEALTH_KEPT)
-        return Absorbed(accepted=len(messages))
+        return Absorbed(accepted=len(messages), duplicates=len(messages) - new)
 
 
 class EventSlice:
@@ -134,15 +134,17 @@ class EventSlice:
             }
             for message in messages
         ]
-        db.insert_ignoring(session, DeviceEvent, rows)
+        new = db.insert_ignoring(session, DeviceEvent, rows)
         _seen(session, messages)
         _prune(session, DeviceEvent, messages, EVENTS_KEPT)
-        return Absorbed(accepted=len(messages))
+        return Absorbed(accepted=len(messages), duplicates=len(messages) - new)
 
 
 def _seen(session: Session, messages: Sequence[Received]) -> None:
     latest: dict[str, datetime] = {}
     for message in messages:
+        if message.carried:
+            continue
         latest[message.device] = max(message.received_at, latest.get(message.device, message.received_at))
     for device, at in latest.items():
         session.exec(

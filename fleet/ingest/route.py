@@ -106,7 +106,14 @@ def device_of(topic: str) -> str | None:
         return None
 
 
-def route(topic: str, payload: bytes, standing: Callable[[str], Standing], received_at: datetime) -> Routed:
+def route(
+    topic: str,
+    payload: bytes,
+    standing: Callable[[str], Standing],
+    received_at: datetime,
+    *,
+    carried: bool = False,
+) -> Routed:
     """Decide about one message.
 
     Args:
@@ -114,6 +121,7 @@ def route(topic: str, payload: bytes, standing: Callable[[str], Standing], recei
         payload: as it came, plain or compressed.
         standing: tells whether a device is known.
         received_at: when it came, UTC.
+        carried: a person brought it in a file.
 
     Returns:
         Records and rejects together cover every record of a readable batch.
@@ -126,7 +134,7 @@ def route(topic: str, payload: bytes, standing: Callable[[str], Standing], recei
         return Routed()  # how a retained message is deleted
     if address.topic.name == "state":
         return _state(topic, address, payload, standing)
-    return _batch(topic, address, payload, standing, received_at)
+    return _batch(topic, address, payload, standing, received_at, carried=carried)
 
 
 def ranges_of(seqs: Iterable[int]) -> tuple[SeqRange, ...]:
@@ -188,6 +196,8 @@ def _batch(
     payload: bytes,
     standing: Callable[[str], Standing],
     received_at: datetime,
+    *,
+    carried: bool,
 ) -> Routed:
     try:
         batch = codec.decode(payload, Batch)
@@ -226,6 +236,7 @@ def _batch(
                 body=body,
                 received_at=received_at,
                 text=entry.body,
+                carried=carried,
             )
         )
     return Routed(records=tuple(records), rejects=joined(rejects))

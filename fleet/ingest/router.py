@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from sqlmodel import col, select
 
-from fleet.auth.guard import Viewer
+from fleet import db
+from fleet.auth.guard import Operator, Viewer
+from fleet.devices import service as devices
 from fleet.devices.tables import Device
-from fleet.ingest import outboxes
+from fleet.ingest import exports, outboxes, seams
 from fleet.ingest.route import HELD, UNKNOWN_DEVICE
 from fleet.ingest.tables import IngestWorkerRow, QuarantineRow
 from fleet.ingest.worker import Ingest
 from fleet.inspections import moments
-from fleet.web import MAX_LIMIT, Page, Paged, Reading, TheFleet, fetch_page
+from fleet.web import MAX_LIMIT, Page, Paged, Reading, TheFleet, chunks_of, fetch_page
+from wire.errors import LinesideError
 
 router = APIRouter(tags=["ingest"])
 ALIVE_WITHIN_US: Final = 30_000_000
+MAX_EXPORTS: Final = 2  # at once; each holds a thread while its file comes
+_exports: Final = threading.BoundedSemaphore(MAX_EXPORTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +120,28 @@ def list_outboxes(
         statement = statement.where(Device.id == device)
     rows, cursor = fetch_page(session, statement, [col(Device.id)], page)
     return Page(items=outboxes.of(session, [row.id for row in rows]), next_cursor=cursor)
+
+
+@router.post(
+    "/devices/{device}/exports",
+    openapi_extra={"requestBody": {"required": True, "content": {"application/x-ndjson": {"schema": {}}}}},
+)
+def absorb_export(actor: Operator, request: Request, fleet: TheFleet, device: str) -> exports.Summary:
+    """Take a file that `lineside export` wrote on a device, as if its batches had come over MQTT.
+
+    What the fleet has already changes nothing; what it would not take is in quarantine. Each batch is a transaction of
+    its own, so that sending a file again goes on where it broke off.
+    """
+    with db.read_session(fleet.engine) as session:
+        exports.require(devices.require(session, device))
+    if not _exports.acquire(blocking=False):
+        raise LinesideError("request.too_many", f"{MAX_EXPORTS} exports are being taken already.", "Wait for one.")
+    try:
+        return exports.absorb(
+            fleet.engine, device, chunks_of(request), seams=seams.of_the_fleet(), by=actor, now=fleet.now
+        )
+    finally:
+        _exports.release()
 
 
 def _worker(row: IngestWorkerRow, now_us: int) -> WorkerView:

@@ -15,33 +15,23 @@ import threading
 import time
 from collections import deque
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Engine
-from sqlmodel import Session
 
 from fleet import clock, db
-from fleet.absorb import Received, Slice
-from fleet.ingest import acks, isolate, quarantine, seams, shards
+from fleet.ingest import acks, commit, isolate, seams, shards
 from fleet.ingest.beat import Beat
 from fleet.ingest.inbox import CAPACITY, Delivery, Inbox
 from fleet.ingest.link import IngestLink
 from fleet.ingest.route import (
-    EXCERPT_BYTES,
-    FAULT_OF_OURS,
-    TEXT_CHARACTERS,
-    Place,
-    Reject,
     Routed,
     Standing,
     device_of,
-    joined,
     route,
     whole,
 )
-from wire import codec, topics
-from wire.messages import Lane, SeqRange
 from wire.mint import Mint
 
 log = logging.getLogger(__name__)
@@ -71,17 +61,6 @@ class Counts:
     retries: int = 0
     commit_s: float = 0.0
     commit_max_s: float = 0.0
-
-
-@dataclass(slots=True)
-class _Outcome:
-    """What one transaction came to."""
-
-    accepted: list[Received] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
-    duplicates: int = 0
-    states: int = 0
-    failed: list[Reject] = field(default_factory=list)
 
 
 class Ingest:
@@ -206,56 +185,16 @@ class Ingest:
                 routed.append(Routed(rejects=(reject,)))
         return routed
 
-    def _commit(self, routed: Sequence[Routed], *, isolated: bool) -> _Outcome:
-        outcome = _Outcome(rejects=[reject for one in routed for reject in one.rejects])
+    def _commit(self, routed: Sequence[Routed], *, isolated: bool) -> commit.Outcome:
         began = time.monotonic()
-        with db.write_session(self._engine) as session:
-            by_lane: dict[Lane, list[Received]] = {}
-            for one in routed:
-                if one.records:  # all of one message are of one lane
-                    by_lane.setdefault(one.records[0].lane, []).extend(one.records)
-            for lane, taker in self._seams.lanes.items():
-                records = by_lane.get(lane, [])
-                for group in ([record] for record in records) if isolated else ([records] if records else []):
-                    self._absorb(session, taker, group, outcome, isolated=isolated)
-            for one in routed:
-                if one.state is not None:
-                    with isolate.Fence(session, active=isolated) as fence:
-                        self._seams.absorb_state(session, one.state, self._now())
-                        outcome.states += 1
-                    if fence.error is not None:
-                        log.error(
-                            "A state of %s could not be stored.",
-                            one.state.device,
-                            exc_info=fence.error,
-                            extra={"event": "ingest.record_failed"},
-                        )
-            quarantine.keep(session, [*outcome.rejects, *outcome.failed], self._now())
+        outcome = commit.put(self._engine, self._seams, routed, isolated=isolated, now=self._now())
         spent = time.monotonic() - began
         self._counts.commit_s += spent
         self._counts.commit_max_s = max(self._counts.commit_max_s, spent)
         self._commit_seconds.append(spent)
         return outcome
 
-    def _absorb(
-        self, session: Session, taker: Slice, records: Sequence[Received], outcome: _Outcome, *, isolated: bool
-    ) -> None:
-        with isolate.Fence(session, active=isolated) as fence:
-            absorbed = taker.absorb(session, records)
-            outcome.duplicates += absorbed.duplicates
-            outcome.rejects += joined(_reject(one.message, one.code, one.text) for one in absorbed.refused)
-            gone = {id(one.message) for one in absorbed.refused}
-            outcome.accepted += [record for record in records if id(record) not in gone] if gone else records
-        if fence.error is not None:
-            outcome.failed += [_reject(one, FAULT_OF_OURS, repr(fence.error)) for one in records]
-            log.error(
-                "A record of %s could not be stored; it stays unacknowledged.",
-                records[0].device,
-                exc_info=fence.error,
-                extra={"event": "ingest.record_failed"},
-            )
-
-    def _count(self, deliveries: Sequence[Delivery], outcome: _Outcome) -> None:
+    def _count(self, deliveries: Sequence[Delivery], outcome: commit.Outcome) -> None:
         counts = self._counts
         counts.messages += len(deliveries)
         counts.accepted += len(outcome.accepted)
@@ -281,17 +220,3 @@ class Ingest:
 
 def _p99(seconds: Collection[float]) -> float:
     return sorted(seconds)[min(len(seconds) - 1, int(len(seconds) * 0.99))] if seconds else 0.0
-
-
-def _reject(message: Received, code: str, text: str) -> Reject:
-    body = codec.encode(message.body)
-    return Reject(
-        topic=topics.path(message.lane.value, message.device),
-        device=message.device,
-        place=Place(device=message.device, epoch=message.epoch, lane=message.lane),
-        seqs=SeqRange(first=message.seq, last=message.seq),
-        code=code,
-        text=text[:TEXT_CHARACTERS],
-        excerpt=body[:EXCERPT_BYTES],
-        payload_bytes=len(body),
-    )

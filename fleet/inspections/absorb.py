@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any, Final
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, select
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Connection
 from sqlmodel import Session
@@ -41,7 +41,8 @@ _DEVICE_OF_ID: Final = select(_INSPECTION.c.id, _INSPECTION.c.device).where(
 _insert_cell = sqlite.insert(_CELL)
 _UPSERT_CELL: Final = _insert_cell.on_conflict_do_update(
     index_elements=list(_CELL.primary_key.columns),
-    set_={"count": func.max(_CELL.c.count, _insert_cell.excluded.count)},
+    set_={"count": _insert_cell.excluded["count"]},
+    where=_insert_cell.excluded["count"] > _CELL.c["count"],
 )
 _IDS_PER_QUERY: Final = 500
 
@@ -84,10 +85,11 @@ class CounterSlice:
     """Takes the lane `counters`: absolute figures, so the largest ever sent stands, in whatever order they come."""
 
     def absorb(self, session: Session, messages: Sequence[Received]) -> Absorbed:
-        """Raise the cells to the figures sent."""
-        if messages:
-            session.connection().execute(_UPSERT_CELL, [_cell_of(message) for message in messages])
-        return Absorbed(accepted=len(messages))
+        """Raise the cells to the figures sent; one that raises none is told as a duplicate."""
+        if not messages:
+            return Absorbed(accepted=0)
+        raised = session.connection().execute(_UPSERT_CELL, [_cell_of(message) for message in messages]).rowcount
+        return Absorbed(accepted=len(messages), duplicates=max(0, len(messages) - raised))
 
 
 def _values_of(message: Received, received_at_us: int) -> tuple[Any, ...]:
