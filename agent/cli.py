@@ -22,6 +22,8 @@ _COMMANDS: Final = (
     "infer",
     "model",
     "models",
+    "import_bundle",
+    "export_reports",
     "simulate",
 )
 

@@ -48,6 +48,21 @@ def read(data_dir: Path, device: str) -> Enrolment:
     return enrolment
 
 
+def name(data_dir: Path) -> str:
+    """Return the name under which this device is enrolled.
+
+    Raises:
+        LinesideError: `config.missing_file` before enrolment, `storage.corrupt` where it is damaged.
+    """
+    path = data_dir / _FILE_NAME
+    try:
+        return codec.decode(path.read_bytes(), Enrolment).device
+    except OSError as error:
+        raise LinesideError("config.missing_file", f"{path}: this device is not enrolled.", _ENROL) from error
+    except LinesideError as error:
+        raise LinesideError("storage.corrupt", f"{path} is damaged: {error.message}", _ENROL) from error
+
+
 def reserve(data_dir: Path) -> None:
     """Make sure that `write` will find a folder and room; raises OSError where it would not."""
     data_dir.mkdir(parents=True, exist_ok=True)

@@ -139,7 +139,7 @@ def run_confirm(args: argparse.Namespace) -> int:
         args, scene.data_dir, order, lambda seen: seen.state.value == "probation" and seen.hold is None
     )
     if last is not None and scenes.ended_badly(last):
-        raise _failed(last)
+        raise failed(last)
     return 0
 
 
@@ -198,7 +198,7 @@ def _end(args: argparse.Namespace, attempt: Attempt | None, back: Version) -> in
         attempt.state.value == "failed_reverted" and attempt.digest != back.digest
     )
     if not is_back:
-        raise _failed(attempt)
+        raise failed(attempt)
     began_s = time.monotonic()
     while time.monotonic() - began_s < _SEEN_RUNNING_WITHIN_S:
         status, _ = scenes.last_word(args)
@@ -210,7 +210,8 @@ def _end(args: argparse.Namespace, attempt: Attempt | None, back: Version) -> in
     return 0
 
 
-def _failed(attempt: Attempt) -> LinesideError:
+def failed(attempt: Attempt) -> LinesideError:
+    """Return the error of a command whose deployment ended badly."""
     from wire.errors import REGISTER
 
     code = attempt.fault.code if attempt.fault is not None and attempt.fault.code in REGISTER else "resource.conflict"
