@@ -81,22 +81,23 @@ def _shares(ng: float, unsure: float, factors: Shares) -> Shares:
 
 
 def watch(
-    before: Line, now: Line | None, *, runs: int, seed: int, parts: int = PROBATION_PARTS, known: int = BEFORE_PARTS
+    before: Line, now: Line | None, *, runs: int, seed: int, parts: int = PROBATION_PARTS, every: int = 1
 ) -> Outcome:
-    """Judge after each part, as often as there are runs, whether the mix has shifted.
+    """Judge again and again whether the mix has shifted, in as many probations as there are runs.
 
     Args:
         now: None where the same line goes on as it was.
         parts: watched in each run.
-        known: parts of the former version.
+        every: so many parts are between two looks.
     """
+    known = BEFORE_PARTS
     rng = np.random.default_rng(seed)
     noticed = []
     for _ in range(runs):
         shares = before(rng, known + parts if now is None else known)
         baseline = _figures(_verdicts(rng, shares[:known]))
         seen = np.cumsum(_verdicts(rng, shares[known:] if now is None else now(rng, parts)), axis=0)
-        after = _noticed_after(baseline, seen)
+        after = _noticed_after(baseline, seen, every)
         if after is not None:
             noticed.append(after)
     return Outcome(runs=runs, noticed_after=tuple(noticed))
@@ -124,9 +125,9 @@ def _named(counts: NDArray[np.int64]) -> dict[str, int]:
     return {verdict: int(count) for verdict, count in zip(evidence.MIX, counts, strict=True)}
 
 
-def _noticed_after(baseline: figures.Figures, seen: NDArray[np.int64]) -> int | None:
+def _noticed_after(baseline: figures.Figures, seen: NDArray[np.int64], every: int) -> int | None:
     limits = probation.ProbationLimits(shift_odds=ODDS)
-    for parts in range(probation.LEAST_MIX_PARTS, len(seen) + 1):
+    for parts in range(probation.LEAST_MIX_PARTS, len(seen) + 1, every):
         now = figures.Figures(digest="b" * 64, verdicts=_named(seen[parts - 1]))
         if probation.shift_of(now, baseline, limits):
             return parts
@@ -137,9 +138,9 @@ def false_alarms(runs: int) -> None:
     """Print how often a person is asked although the version is as good as the former one."""
     print("NG, UNSURE before | each part for itself | lots +-50 % | lots +-95 % | wanders 10 % a lot | 20 % a lot")
     for ng, unsure in ((0.002, 0.001), (0.01, 0.005), (0.02, 0.01), (0.05, 0.02), (0.1, 0.05), (0.4, 0.1)):
-        found = [watch(steady(ng, unsure), None, runs=runs, seed=1)]
-        found += [watch(in_lots(ng, unsure, spread), None, runs=runs, seed=2) for spread in (0.47, 0.8)]
-        found += [watch(wandering(ng, unsure, step), None, runs=runs, seed=3) for step in (0.1, 0.2)]
+        found = [watch(steady(ng, unsure), None, runs=runs, seed=1, every=5)]
+        found += [watch(in_lots(ng, unsure, spread), None, runs=runs, seed=2, every=5) for spread in (0.47, 0.8)]
+        found += [watch(wandering(ng, unsure, step), None, runs=runs, seed=3, every=5) for step in (0.1, 0.2)]
         print(f"{ng:.1%}, {unsure:.1%} | " + " | ".join(f"{one.share:.2%}" for one in found), flush=True)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from agent.capture.encode import PictureKeeper, PictureOfPart
 from agent.capture.feed import Feed
-from agent.capture.frame import Ended, Frame, NoFrame, SourceInfo, TimeClass
+from agent.capture.frame import Ended, Frame, NoFrame, Source, SourceInfo, TimeClass
 from agent.capture.settings import SourceSettings
 from agent.clock import SystemClock
 from agent.inspection.judge import ActiveRule, JudgeRules
@@ -206,8 +206,9 @@ def worker_of(
     deadline_ms: float = 200.0,
     live: bool = True,
     outputs: Sequence[Output] = (),
+    source: Source | None = None,
 ) -> StationWorker:
-    """A worker whose views see the given frames."""
+    """A worker whose views see the given frames; with a source, they see what that gives."""
     settings = StationSettings(
         id="gauge",
         line=LineSettings(kind="simulated", address="127.0.0.1:1"),
@@ -217,7 +218,7 @@ def worker_of(
         ),
         deadline_ms=deadline_ms,
     )
-    feeds = {view: Feed(ListSource(list(items), live=live), policy="every") for view, items in frames.items()}
+    feeds = {view: Feed(source or ListSource(list(items), live=live), policy="every") for view, items in frames.items()}
     for feed in feeds.values():
         feed.open()
     return StationWorker(
