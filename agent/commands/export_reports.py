@@ -43,9 +43,10 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the file."""
-    from agent.uplink.outbox_reader import OutboxReader
+    from agent.uplink import outbox_reader
 
     data_dir = running.data_dir_of(args)
+    outbox = data_dir / "outbox.db"
     file: Path = args.file
     if file.is_dir():
         raise LinesideError("usage.invalid", f"{file} is a folder.", f"Name a file in it: {file}/press-7.export")
@@ -56,12 +57,12 @@ def run(args: argparse.Namespace) -> int:
     try:
         for left in file.parent.glob(f".{file.name}.*.draft"):  # of an export that was killed
             left.unlink(missing_ok=True)
-        with OutboxReader(data_dir / "outbox.db", device) as reader, draft.open("xb") as stream:
+        with outbox_reader.OutboxReader(outbox, device) as reader, draft.open("xb") as stream:
             head, by_lane = _write(stream, reader, device)
-            reader.make_durable()
             stream.flush()
             os.fsync(stream.fileno())
             size_bytes = stream.tell()
+        outbox_reader.make_durable(outbox)
         draft.replace(file)
         _sync_folder(file.parent)
     except OSError as error:

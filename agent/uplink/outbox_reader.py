@@ -72,20 +72,6 @@ class OutboxReader:
                 cursor = entries[-1].seq
                 yield Batch(device=self._device, epoch=self._epoch, lane=lane, entries=tuple(entries))
 
-    def make_durable(self) -> None:
-        """Have what was read be on disk before anybody else knows of it: a power cut must not take it back.
-
-        Raises:
-            LinesideError: `storage.full` or `storage.corrupt` where the disk refuses.
-        """
-        for path in (self._path.with_name(f"{self._path.name}-wal"), self._path):
-            with contextlib.suppress(FileNotFoundError):
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
-
     @property
     def _epoch(self) -> str:
         with self._named():
@@ -137,3 +123,20 @@ class OutboxReader:
             raise LinesideError(
                 "storage.corrupt", f"{self._path} cannot be read: {error}.", "The agent sets a damaged one aside."
             ) from error
+
+
+def make_durable(path: Path) -> None:
+    """Have what was read of an outbox be on disk before anybody else knows of it: a power cut must not take it back.
+
+    Call it when the reader is closed: closing a file ends the locks that this process has on it.
+
+    Raises:
+        OSError: where the disk refuses.
+    """
+    for file in (path.with_name(f"{path.name}-wal"), path):
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
