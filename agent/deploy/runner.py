@@ -141,8 +141,8 @@ class Runner:
                 self._observed.recall(attempt)
 
     def models_in_use(self) -> tuple[str, ...]:
-        """Return the models of which a version is installed."""
-        return self._store.models()
+        """Return the models of which a version may be installed, or in its first probation."""
+        return tuple(sorted({*self._store.models(), *self._journal.models()}))
 
     def boot_choices(self, model: str) -> Iterator[package.Package]:
         """Yield the versions of a model that may be loaded at boot, the one to prefer first."""
