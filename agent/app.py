@@ -20,7 +20,7 @@ from agent.capture.feed import Feed
 from agent.capture.reference import ReferenceStore
 from agent.capture.target import CalibrationStore
 from agent.clock import SystemClock
-from agent.deploy import compatibility, headroom, probation, selftest
+from agent.deploy import compatibility, headroom, selftest
 from agent.deploy.facts import Limits
 from agent.deploy.journal import Journal
 from agent.deploy.outlook import Rules
@@ -455,7 +455,7 @@ def _runner_options(deploy: DeploySettings) -> RunnerOptions:
                 line_busy_s=deploy.line_busy_h * _HOUR_S,
                 awaiting_confirmation_s=deploy.awaiting_confirmation_h * _HOUR_S,
             ),
-            probation=probation.limits_of(deploy.probation),
+            probation=deploy.probation.limits,
             confirm=deploy.confirm,
             has_windows=bool(deploy.windows),
         ),

@@ -12,22 +12,23 @@ from typing import Final, TypeAlias
 
 from agent.deploy import evidence
 from agent.deploy.figures import LOT_PARTS, Figures, slower_than
-from agent.deploy.settings import ProbationSettings
 from wire.deployment import ProbationReport
 
 WEIGHT_MAX: Final = 500.0
 LEAST_MIX_PARTS: Final = 10
 LEAST_FAULTS: Final = 5
 LEAST_LOOKS: Final = 50
+LEAST_LATE_LOOKS: Final = 20
 SLOWER_FLOOR_MS: Final = 5.0
 _SLOW_SHARE: Final = 0.05
 _FAULT_ODDS: Final = 1000.0
 _FORMER_FAULTS_FACTOR: Final = 2.0
+_SLOWER_FACTOR: Final = 1.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbationLimits:
-    """What a version must show, and what it must not; see `ProbationSettings`.
+    """What a version must show, and what it must not; see `agent.deploy.settings.ProbationSettings`.
 
     Args:
         watch_s: for which it must have been watched before it may pass.
@@ -69,19 +70,6 @@ class Shifted:
 
 
 Finding: TypeAlias = Watching | Passed | Faulty | Shifted
-
-
-def limits_of(settings: ProbationSettings) -> ProbationLimits:
-    """Return the limits that settings stand for."""
-    return ProbationLimits(
-        parts=settings.parts,
-        watch_s=settings.minutes * 60,
-        most_s=settings.hours_max * 3600,
-        latency_factor=settings.latency_factor,
-        no_verdict_share=settings.no_verdict_share,
-        shift_odds=settings.shift_odds,
-        memory_growth_mb=settings.memory_growth_mb,
-    )
 
 
 def judge(
@@ -175,9 +163,10 @@ def _deviance(hits: int, total: int, hits_before: int, total_before: int) -> flo
 def _no_verdicts(seen: Figures, baseline: Figures | None, limits: ProbationLimits) -> Faulty | None:
     former = baseline.fault_count / baseline.parts if baseline is not None and baseline.parts else 0.0
     allowed = max(limits.no_verdict_share, _FORMER_FAULTS_FACTOR * former)
-    if seen.fault_count < LEAST_FAULTS or allowed >= 1.0:
+    faults = seen.fault_count - (0 if _may_be_late(seen, baseline) else seen.faults.get("deadline", 0))
+    if faults < LEAST_FAULTS or allowed >= 1.0:
         return None
-    if evidence.log_share_odds(seen.fault_count, seen.parts, allowed) < math.log(_FAULT_ODDS):
+    if evidence.log_share_odds(faults, seen.parts, allowed) < math.log(_FAULT_ODDS):
         return None
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(seen.faults.items()) if count)
     before = (
@@ -187,6 +176,16 @@ def _no_verdicts(seen: Figures, baseline: Figures | None, limits: ProbationLimit
         code="deployment.no_verdicts",
         reason=f"No verdict for {seen.fault_count} of {seen.parts} parts ({reasons}), {before}.",
     )
+
+
+def _may_be_late(seen: Figures, baseline: Figures | None) -> bool:
+    """Tell whether deadlines may be missed because of the version: its looks take longer than the former one's.
+
+    Where they do not, it is the disk, the frames or another station that is late; going back would not help.
+    """
+    before_ms = baseline.look_p95_ms if baseline is not None and baseline.look_count >= LEAST_LATE_LOOKS else None
+    now_ms = seen.look_p95_ms if seen.look_count >= LEAST_LATE_LOOKS else None
+    return before_ms is None or now_ms is None or now_ms > _SLOWER_FACTOR * before_ms
 
 
 def _slow(seen: Figures, baseline: Figures | None, limits: ProbationLimits) -> Faulty | None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from agent.deploy.probation import ProbationLimits
 from agent.settings_checks import Problem
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -62,6 +63,19 @@ class ProbationSettings:
     no_verdict_share: Annotated[float, msgspec.Meta(gt=0.0, lt=1.0)] = 0.05
     shift_odds: Annotated[float, msgspec.Meta(ge=10.0, le=1e12)] = 1000.0
     memory_growth_mb: Annotated[float, msgspec.Meta(gt=0.0)] = 128.0
+
+    @property
+    def limits(self) -> ProbationLimits:
+        """What a version is held against, in seconds."""
+        return ProbationLimits(
+            parts=self.parts,
+            watch_s=self.minutes * 60,
+            most_s=self.hours_max * 3600,
+            latency_factor=self.latency_factor,
+            no_verdict_share=self.no_verdict_share,
+            shift_odds=self.shift_odds,
+            memory_growth_mb=self.memory_growth_mb,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,6 +85,16 @@ def test_a_device_that_misses_deadlines_with_any_version_blames_none() -> None:
     assert isinstance(judged(seen(160, 0, faults={"deadline": 40})), Faulty)
 
 
+def test_deadlines_missed_by_looks_that_are_as_quick_as_before_are_not_the_versions_fault() -> None:
+    late = {"deadline": 60}
+    assert not isinstance(judged(seen(40, 0, faults=late, looks=looks_of([10.0] * 100))), Faulty)
+    assert isinstance(judged(seen(40, 0, faults=late, looks=looks_of([20.0] * 100))), Faulty)
+    broken = {"deadline": 60, "runtime_error": 40}
+    assert isinstance(judged(seen(0, 0, faults=broken, looks=looks_of([10.0] * 60))), Faulty)
+    first = dataclasses.replace(BEFORE, looks={})
+    assert isinstance(judged(seen(40, 0, faults=late, looks=looks_of([10.0] * 100)), first), Faulty)
+
+
 def test_faults_of_a_first_version_are_told_all_the_same() -> None:
     found = judged(seen(0, faults={"runtime_error": 8}), None)
     assert isinstance(found, Faulty)
@@ -216,7 +226,7 @@ def test_figures_of_one_version_add_up_and_of_two_do_not() -> None:
 
 
 def test_settings_become_limits_and_a_probation_that_cannot_be_passed_is_refused() -> None:
-    assert probation.limits_of(ProbationSettings()) == ProbationLimits()
+    assert ProbationSettings().limits == ProbationLimits()
     assert problems_of(DeploySettings()) == []
     impossible = ProbationSettings(minutes=90.0, hours_max=1.0)
     (problem,) = problems_of(DeploySettings(probation=impossible))
