@@ -7,10 +7,12 @@ import functools
 import hashlib
 import os
 import platform
+import re
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +21,16 @@ from wire.package import digest_of_file
 MAX_GRAPHS: Final = 8
 _DRAFTS: Final = ".drafts"
 _CPU_LINES: Final = ("model name", "flags", "Features", "CPU implementer", "CPU part")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptGraph:
+    """A whole graph, and the opset of the model it was made of: so that nobody reads that model again, which takes
+    longer than building the session, and holds the interpreter all the while.
+    """
+
+    path: Path
+    opset: int
 
 
 class GraphCache:
@@ -38,15 +50,18 @@ class GraphCache:
         self._graph = folder / f"{name}.onnx"
         self._note = folder / f"{name}.sha256"
 
-    def find(self) -> Path | None:
-        """Return the graph's file; None where there is none, or not a whole one."""
+    def find(self) -> KeptGraph | None:
+        """Return the graph; None where there is none, or not a whole one."""
         try:
-            whole = self._note.read_text(encoding="ascii") == digest_of_file(self._graph)
+            note = self._note.read_text(encoding="ascii")
+            actual = digest_of_file(self._graph)
         except (OSError, UnicodeDecodeError):
             return None
-        if not whole:
+        found = re.fullmatch(r"([0-9a-f]{64}) ([0-9]{1,6})", note)
+        if found is None or found[1] != actual:
             self.forget()
-        return self._graph if whole else None
+            return None
+        return KeptGraph(path=self._graph, opset=int(found[2]))
 
     def forget(self) -> None:
         """Remove the graph."""
@@ -54,7 +69,7 @@ class GraphCache:
             path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def place(self) -> Iterator[Path]:
+    def place(self, opset: int) -> Iterator[Path]:
         """Give a path to write the graph to; it is kept when the block ends well. A full disk costs only the cache."""
         self._folder.mkdir(parents=True, exist_ok=True)
         draft = self._graph.with_name(f"{self._graph.stem}.{os.getpid()}.draft")
@@ -62,7 +77,7 @@ class GraphCache:
             yield draft
             if draft.is_file():
                 with contextlib.suppress(OSError):
-                    self._keep(draft)
+                    self._keep(draft, opset)
         finally:
             draft.unlink(missing_ok=True)
 
@@ -78,17 +93,17 @@ class GraphCache:
             return None
         return path if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 else None
 
-    def keep(self, graph: Path) -> None:
+    def keep(self, graph: Path, opset: int) -> None:
         """Take a graph from a folder on the same disk. Its digest is taken anew: no note that lay beside it counts."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._keep(graph)
+        self._keep(graph, opset)
 
-    def _keep(self, draft: Path) -> None:
+    def _keep(self, draft: Path, opset: int) -> None:
         digest = digest_of_file(draft)
         self._note.unlink(missing_ok=True)
         draft.replace(self._graph)
         note_draft = self._note.with_suffix(f".{os.getpid()}.draft")
-        note_draft.write_text(digest, encoding="ascii")
+        note_draft.write_text(f"{digest} {opset}", encoding="ascii")
         note_draft.replace(self._note)
         graphs = sorted(self._folder.glob("*.onnx"), key=lambda path: path.stat().st_mtime, reverse=True)
         for old in graphs[MAX_GRAPHS:]:

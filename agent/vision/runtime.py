@@ -184,49 +184,50 @@ def load(package: packages.Package, options: RuntimeOptions) -> OnnxSession:
             "model.provider_unavailable",
             f"{package.manifest.name} needs one of {', '.join(needed)}; this device runs {options.provider}.",
         )
-    facts = onnx_file.read(package.model_path)
-    onnx_file.refuse(facts)
-    inference = build(package.model_path, options, listed.digest)
+    inference, opset = _built(package.model_path, options, listed.digest)
     declared = {
         entry.name: input_fit.Declared(shape=tuple(entry.shape), element=str(entry.type))
         for entry in inference.get_inputs()
     }
     name = input_fit.picture_input(declared, package.manifest)
-    return OnnxSession(inference, digest=package.digest, opset=facts.opset, input_name=name)
+    return OnnxSession(inference, digest=package.digest, opset=opset, input_name=name)
 
 
-def build(path: Path, options: RuntimeOptions, digest: str | None = None) -> onnxruntime.InferenceSession:
+def build(path: Path, options: RuntimeOptions) -> onnxruntime.InferenceSession:
     """Build onnxruntime's session: by path (bytes would stall the other threads), spinning and arena off.
 
     Args:
         path: of a model file that was checked.
-        digest: of that file, under which its optimised graph is kept where `options` name a cache.
 
     Raises:
         LinesideError: `model.provider_unavailable`, `model.unloadable`, `model.custom_ops`, `model.unsupported_opset`.
     """
-    if options.provider not in onnxruntime.get_available_providers():
-        raise LinesideError(
-            "model.provider_unavailable",
-            f"This onnxruntime has no {options.provider} (it has {', '.join(onnxruntime.get_available_providers())}).",
-            "Install the build of onnxruntime that has it, or choose another provider in the settings.",
-        )
-    if options.cache_dir is None or digest is None:
-        return _inference(path, options, _settings(options))
-    cache = _cache_of(options.cache_dir, options, digest)
-    optimized = cache.find()
-    if optimized is not None:
+    return _inference(path, options, _settings(options))
+
+
+def _built(path: Path, options: RuntimeOptions, digest: str) -> tuple[onnxruntime.InferenceSession, int]:
+    """Build a session from the optimised graph, where it is kept, else from the model, whose graph is kept then.
+
+    Returns:
+        The session and the model's opset.
+    """
+    cache = _cache_of(options.cache_dir, options, digest) if options.cache_dir is not None else None
+    kept = cache.find() if cache is not None else None
+    if cache is not None and kept is not None:
         settings = _settings(options)
         settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
-            return _inference(optimized, options, settings)
+            return _inference(kept.path, options, settings), kept.opset
         except LinesideError:
             cache.forget()
-    with contextlib.suppress(LinesideError, OSError), cache.place() as draft:
-        settings = _settings(options)
-        settings.optimized_model_filepath = str(draft)
-        return _inference(path, options, settings)
-    return _inference(path, options, _settings(options))  # with its own reason, where it was not for the cache
+    facts = onnx_file.read(path)
+    onnx_file.refuse(facts)
+    if cache is not None:
+        with contextlib.suppress(LinesideError, OSError), cache.place(facts.opset) as draft:
+            settings = _settings(options)
+            settings.optimized_model_filepath = str(draft)
+            return _inference(path, options, settings), facts.opset
+    return build(path, options), facts.opset  # with its own reason, where it was not for the cache
 
 
 def is_cached(package: packages.Package, options: RuntimeOptions) -> bool:
@@ -263,7 +264,7 @@ def adopt(package: packages.Package, options: RuntimeOptions, drafts: Path) -> b
         own = onnx_file.read(package.model_path)
         if _doors(facts.inputs) != _doors(own.inputs) or _doors(facts.outputs) != _doors(own.outputs):
             return False
-        cache.keep(graph)
+        cache.keep(graph, own.opset)
     except (LinesideError, OSError):
         return False
     return True
@@ -298,6 +299,12 @@ def _settings(options: RuntimeOptions) -> onnxruntime.SessionOptions:
 def _inference(
     path: Path, options: RuntimeOptions, settings: onnxruntime.SessionOptions
 ) -> onnxruntime.InferenceSession:
+    if options.provider not in onnxruntime.get_available_providers():
+        raise LinesideError(
+            "model.provider_unavailable",
+            f"This onnxruntime has no {options.provider} (it has {', '.join(onnxruntime.get_available_providers())}).",
+            "Install the build of onnxruntime that has it, or choose another provider in the settings.",
+        )
     try:
         inference = onnxruntime.InferenceSession(str(path), settings, providers=[options.provider])
     except RUNTIME_ERRORS as error:

@@ -225,7 +225,7 @@ def test_a_graph_that_is_kept_while_the_power_goes_is_whole_or_not_there(tmp_pat
     draft.parent.mkdir()
     cache = GraphCache(tmp_path / "cache", "model")
     draft.write_bytes(b"one")
-    cache.keep(draft)
+    cache.keep(draft, 17)
     draft.write_bytes(b"two")
     (graph,) = (tmp_path / "cache").glob("*.onnx")
     draft.replace(graph)  # the kill came before the note

@@ -184,7 +184,7 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path) -
 
 def test_the_cache_is_bounded(tmp_path: Path) -> None:
     for number in range(MAX_GRAPHS + 3):
-        with GraphCache(tmp_path, f"model {number}").place() as draft:
+        with GraphCache(tmp_path, f"model {number}").place(17) as draft:
             draft.write_bytes(b"graph")
 
     assert len(list(tmp_path.glob("*.onnx"))) == len(list(tmp_path.glob("*.sha256"))) == MAX_GRAPHS
@@ -193,7 +193,7 @@ def test_the_cache_is_bounded(tmp_path: Path) -> None:
 
 def test_a_kept_graph_that_was_changed_is_not_found_and_removed(tmp_path: Path) -> None:
     cache = GraphCache(tmp_path, "model")
-    with cache.place() as draft:
+    with cache.place(17) as draft:
         draft.write_bytes(b"graph")
     (graph,) = tmp_path.glob("*.onnx")
     graph.write_bytes(b"grape")
