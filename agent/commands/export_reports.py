@@ -147,7 +147,8 @@ def _tell(args: argparse.Namespace, file: Path, head: ExportHead, by_lane: Count
         sys.stderr.write("The fleet has confirmed everything; the file says so.\n")
     if pictures:
         sys.stderr.write(f"{pictures} pictures are not in it; they wait here for the network.\n")
-    sys.stderr.write("Carry it to the fleet; here everything stays until the fleet itself confirms it.\n")
+    sys.stderr.write(f"Carry it to the fleet: lineside-fleet devices absorb {file.name}\n")
+    sys.stderr.write("Here everything stays until the fleet itself confirms it.\n")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -135,7 +135,8 @@ def test_all_that_is_not_settled_is_in_the_file_in_the_order_of_its_lanes(
     )
     assert said == [
         "3 pictures are not in it; they wait here for the network.",
-        "Carry it to the fleet; here everything stays until the fleet itself confirms it.",
+        "Carry it to the fleet: lineside-fleet devices absorb out.export",
+        "Here everything stays until the fleet itself confirms it.",
     ]
 
 
