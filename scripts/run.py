@@ -42,6 +42,7 @@ commands:
           fleet: many devices at once [--devices N] [--minutes N] [--json]
           belt: 10,000 parts, three cameras, a PLC, a killed agent; every account compared [--parts N] [--json]
           line: camera after camera fails; nothing may grow, and nothing stay after kill -9 [--minutes N] [--json]
+          swaps: two versions of a model take turns at a running station [--swaps N] [--paced|--full] [--json]
           triggers: from trigger to verdict over PLC, HTTP and MQTT [--triggers N] [--rate N] [--keep FOLDER] [--json]
 
 The first run makes .venv and installs into it; later runs start at once. uv is used when it is on the PATH, else pip.
@@ -68,6 +69,7 @@ SCRIPTS = {
     ("soak", "backlog"): "soak_backlog.py",
     ("soak", "fleet"): "soak_fleet.py",
     ("soak", "line"): "soak_line.py",
+    ("soak", "swaps"): "soak_swaps.py",
     ("soak", "triggers"): "soak_triggers.py",
 }
 CHECKS = (
