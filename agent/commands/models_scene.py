@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -108,8 +108,9 @@ def state_of(inventory: Inventory, version: Version) -> str:
 def state_words(attempt: Attempt) -> str:
     """Return a state, and what it waits for."""
     words = attempt.state.value.replace("_", " ")
-    if attempt.told is not None and words == "probation":
-        words = f"probation, {progress_words(attempt.told)}"
+    seen = seen_of(attempt)
+    if seen is not None and words == "probation":
+        words = f"probation, {progress_words(seen)}"
     if attempt.hold is not None:
         return f"{words}, WAITS: {hold_words(attempt.hold)}"
     if attempt.fault is not None:
@@ -121,6 +122,14 @@ def hold_words(hold: Hold) -> str:
     """Return what is waited for, and until when."""
     until = f"{hold.deadline.astimezone():%Y-%m-%d %H:%M}"
     return f"{hold.reason.value.replace('_', ' ')}, at most until {until}"
+
+
+def seen_of(attempt: Attempt) -> ProbationReport | None:
+    """Return what probation has seen: what was told last, or what was written down since, which is once a minute."""
+    told, evidence = attempt.told, attempt.evidence
+    if told is None or evidence is None or evidence.parts <= told.parts:
+        return told
+    return replace(told, parts=evidence.parts, faults=evidence.fault_count, look_p95_ms=evidence.look_p95_ms)
 
 
 def progress_words(seen: ProbationReport) -> str:

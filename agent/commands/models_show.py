@@ -144,7 +144,7 @@ def _deployment(attempt: Attempt) -> Iterator[str]:
             f"self-test   p95 {tested.latency_p95_ms:.1f} ms a look, {tested.memory_mb:.0f} MB at most, "
             f"ready after {tested.load_ms / 1000:.1f} s"
         )
-    seen = attempt.told
+    seen = scenes.seen_of(attempt)
     if seen is not None:
         yield f"probation   {scenes.progress_words(seen)}, watched for {running.words_of_s(attempt.watched_s)}"
         if seen.look_p95_ms is not None:

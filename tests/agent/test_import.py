@@ -355,3 +355,28 @@ def test_what_was_copied_is_removed_where_the_agent_refuses_the_order(
     assert status == 5
     assert any(line.startswith("error: The agent did not take the order: Version ") for line in said)
     assert staged(device) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+def test_what_root_brings_and_orders_belongs_to_the_user_the_agent_runs_as(
+    device: DeviceAtHand, versions: list[package.Package], run: Run
+) -> None:
+    os.chown(device.data_dir, 65534, 65534)
+    assert run(versions[0].folder, "--yes")[0] == 0
+    owners = {path.relative_to(device.root).as_posix(): path.stat().st_uid for path in device.root.rglob("*")}
+    assert set(owners.values()) == {65534}, owners
+    assert device.root.stat().st_uid == 65534
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+def test_a_user_who_may_not_write_there_is_told_who_may(
+    device: DeviceAtHand, versions: list[package.Package], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.install(*versions[:2])
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # which root always may
+    status, _, said = run(versions[2].folder, "--yes")
+    assert status == 9
+    assert said[0] == f"error: This user may not write in {device.root}."
+    assert said[1] == "       Give the order as the user that the agent runs as, or with sudo."
+    assert cli.main(["models", "rollback", "parts", "--yes"]) == 9
+    assert cli.main(["models", "pin", "parts@1"]) == 9

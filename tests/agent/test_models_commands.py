@@ -197,6 +197,18 @@ def test_a_list_beside_a_device_that_swaps_all_the_time_never_breaks(
         thread.join()
 
 
+def test_what_a_probation_has_seen_is_brought_up_to_date_while_it_lasts(
+    device: DeviceAtHand, versions: list[package.Package], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.deploy.logbook.KEEP_PROBATION_EVERY_S", 0.1)
+    in_probation(device, versions)
+    device.activator.judged(ok=41, ng=2)
+    wait_for(lambda: "43 of 100 parts judged" in run("models", "list")[1])
+    assert any(
+        line.startswith("probation   43 of 100 parts") for line in run("models", "show", "parts")[1].splitlines()
+    )
+
+
 # show
 
 
