@@ -11,7 +11,6 @@ import ctypes
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.support.ports import free_port
+
 ROOT = Path(__file__).resolve().parent.parent
 STATION = "gauge"
 MODEL = "demo-parts"
@@ -31,14 +32,6 @@ _PR_SET_PDEATHSIG = 1
 
 class PlantError(Exception):
     """A part of the plant did not do its work; the message holds the end of its log."""
-
-
-def free_port() -> int:
-    """Return a loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def wait_for(what: str, ask: Callable[[], T | None], timeout_s: float) -> T:

@@ -32,7 +32,8 @@ usage: python3 scripts/run.py COMMAND [ARGUMENTS...]
 commands:
   demo    broker, fleet and three agents on a simulated line; prints the page's address. Ctrl-C ends all of it.
           demo --help lists its arguments, among them --broker auto|mosquitto|embedded, --once and --json FILE.
-  test    the test suite; arguments go to pytest, whose exit status this is
+  test    the test suite, some tests side by side; with arguments it is pytest with those, one test after another
+          unless -n says otherwise (test tests/unit/test_rules.py, test -k belt, test -n 3 --durations=20)
   check   ruff, mypy --strict and import-linter: all of them run, all of them are reported
   bench   agent: what the agent costs beside a bare run of the model and a plain loop [--json] [--rounds N]
           ingest: what the fleet takes in beside the same chain written by hand [--json] [--rounds N] [--devices N]
@@ -78,6 +79,8 @@ CHECKS = (
     ("mypy --strict", ["mypy"]),
     ("import-linter", ["lint-imports"]),
 )
+# Tests side by side: each process imports everything once (8 s of CPU), and the longest file bounds the whole.
+BESIDE_MAX = 8
 # The releases whose own packages hold a Python that is new enough.
 DEBIAN_PYTHONS = {
     ("debian", "12"): "3.11",
@@ -415,6 +418,12 @@ def check() -> int:
     return 1 if any(status for _, status, _ in results) else 0
 
 
+def beside() -> int:
+    """Return how many tests to run side by side: one more than there are cores, for half of them mostly wait."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores + 1, BESIDE_MAX)
+
+
 def on_terminate(_number: int, _frame: object) -> None:
     raise RunError(143, "Terminated.")
 
@@ -444,7 +453,7 @@ def main(arguments: list[str]) -> int:
         if command == "check":
             return check()
         if command == "test":
-            return run([str(PYTHON), "-m", "pytest", *rest])
+            return run([str(PYTHON), "-m", "pytest", *(rest or ["-n", str(beside())])])
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         sys.stdout.flush()
         # The script takes this process's place: it gets the signals itself, and paths stay relative to the caller.

@@ -1,23 +1,80 @@
-"""Fixtures for all tests: shared data, free ports, and a check that no test leaves a process behind."""
+"""Fixtures for all tests: shared data, free ports, and a check that no test leaves a process behind.
+
+With `pytest -n 3` three processes run tests side by side, file by file. Each has session fixtures of its own.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from tests.support import ports
+from tests.support.turns import Turns
 
 REPO = Path(__file__).resolve().parent.parent
+# What waits longest begins first when tests run side by side; many short tests at the end keep every process busy.
+ORDER = ("system", "agent", "browser", "fleet", "docs", "unit", "contract")
 _PR_SET_CHILD_SUBREAPER = 36
 # Python's own helpers live as long as the process that started them.
 _PYTHONS_OWN = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+
+
+class SideBySide:
+    """In a process that runs tests beside others: the order of files, and the turns of tests that are alone."""
+
+    def __init__(self, turns: Path) -> None:
+        self._turns = Turns(turns)
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Put files with tests that are alone last: they find the other processes at the end of their work."""
+        last = {item.path for item in items if item.get_closest_marker("alone")}
+
+        def rank(item: pytest.Item) -> tuple[bool, int]:
+            folder = item.path.relative_to(REPO / "tests").parts[0]
+            return item.path in last, ORDER.index(folder) if folder in ORDER else len(ORDER)
+
+        items.sort(key=rank)
+
+    @pytest.hookimpl(
+        wrapper=True, tryfirst=True
+    )  # outside of pytest-timeout: waiting for a turn is not the test's time
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        with self._turns.turn(alone=item.get_closest_marker("alone") is not None):
+            return (yield)
+
+
+_TURNS = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the file that holds the turns, in the process that starts the others; each of those takes it into use."""
+    if hasattr(config, "workerinput"):
+        config.pluginmanager.register(SideBySide(Path(config.workerinput["turns"])))
+    elif config.getoption("numprocesses", None):
+        handle, name = tempfile.mkstemp(prefix="lineside-turns-")
+        os.close(handle)
+        config.stash[_TURNS] = Path(name)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process which file holds the turns of its run."""
+    node.workerinput["turns"] = str(node.config.stash[_TURNS])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the file of turns."""
+    if _TURNS in config.stash:
+        config.stash[_TURNS].unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")
