@@ -64,7 +64,7 @@ def test_a_named_segment_that_stays_is_seen() -> None:
     path = footprint.DEV_SHM / f"lineside-test-{os.getpid()}"
     path.write_bytes(b"left behind")
     try:
-        assert footprint.named_segments() - before == {str(path)}
+        assert str(path) in footprint.named_segments() - before
     finally:
         path.unlink()
 
