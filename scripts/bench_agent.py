@@ -269,7 +269,7 @@ def run_agent(
     import psutil
 
     data = Path(tempfile.mkdtemp(dir=folder))
-    config = _prepare(data, package, broker.port, threads, frames_per_s)
+    config = prepare(data, package, broker.port, threads, frames_per_s)
     broker.records.clear()
     started = time.time()
     process = subprocess.Popen(
@@ -310,7 +310,7 @@ def measure_swaps(folder: Path, package: Path, broker: Broker, frames_per_s: flo
         text = manifest.read_text(encoding="utf-8")
         manifest.write_text(text.replace("release = 1", "release = 2"), encoding="utf-8")
     data = Path(tempfile.mkdtemp(dir=folder))
-    config = _prepare(data, package, broker.port, 1, frames_per_s)
+    config = prepare(data, package, broker.port, 1, frames_per_s)
     broker.records.clear()
     command = [
         sys.executable,
@@ -357,7 +357,7 @@ def _wait_records(broker: Broker, watched: Any, count: int) -> tuple[float, int]
     return times.user + times.system, len(broker.records)
 
 
-def _prepare(data: Path, package: Path, mqtt_port: int, threads: int | None, frames_per_s: float | None) -> Path:
+def prepare(data: Path, package: Path, mqtt_port: int, threads: int | None, frames_per_s: float | None) -> Path:
     """Lay out a device that is enrolled and has its model installed, as deployments would have left it."""
     from agent import identity
     from agent.deploy.store import Store

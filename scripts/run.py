@@ -37,6 +37,7 @@ commands:
   check   ruff, mypy --strict and import-linter: all of them run, all of them are reported
   bench   agent: what the agent costs beside a bare run of the model and a plain loop [--json] [--rounds N]
           ingest: what the fleet takes in beside the same chain written by hand [--json] [--rounds N] [--devices N]
+          shadow: what a candidate costs the version in use [--json] [--rounds N]
   soak    fuzz-models: hostile manifests and model files for as long as you say [--minutes N] [--json]
           kills: kill -9 of devices, broker, ingest and fleet [--kills N] [--minutes N] [--seed N] [--json]
           backlog: two weeks offline, then everything at once [--records N] [--rate N] [--json]
@@ -64,6 +65,7 @@ PROVIDES = {"demo": ("demo",), "dev": ("dev", "demo")}
 SCRIPTS = {
     ("bench", "agent"): "bench_agent.py",
     ("bench", "ingest"): "bench_ingest.py",
+    ("bench", "shadow"): "bench_shadow.py",
     ("soak", "belt"): "belt.py",
     ("soak", "fuzz-models"): "fuzz_models.py",
     ("soak", "kills"): "soak_kills.py",
