@@ -179,7 +179,8 @@ def _twin(package: Path) -> Path:
 
 def _ask_for(data: Path, active: Path, candidate: Path | None) -> None:
     """Leave the desired document, and the candidate's bytes and passed self-test, as earlier days would have."""
-    from agent.deploy.shadow_memory import Remembered, ShadowMemory, Word
+    from agent.deploy.shadow_memory import ShadowMemory
+    from agent.deploy.shadow_plan import Remembered, Word
     from agent.deploy.store import Store
     from agent.vision.runtime import RUNTIME_VERSION
     from wire import codec

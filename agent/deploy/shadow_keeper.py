@@ -19,8 +19,8 @@ from agent.deploy.attempt import Attempt, FaultKind
 from agent.deploy.compatibility import DeviceFacts
 from agent.deploy.pauses import Pauses
 from agent.deploy.room import Room
-from agent.deploy.shadow_memory import Remembered, ShadowMemory, Word
-from agent.deploy.shadow_plan import Asked, Facts
+from agent.deploy.shadow_memory import ShadowMemory
+from agent.deploy.shadow_plan import Asked, Facts, Remembered, Word
 from agent.deploy.store import Store
 from agent.uplink.fleet_api import ApiError
 from wire import package

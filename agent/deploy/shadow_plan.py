@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from agent.deploy.shadow_memory import Remembered, Word
+from wire.ids import Digest
+
+
+class Word(enum.StrEnum):
+    """What is known of a candidate."""
+
+    TESTED = "tested"  # it passed its self-test on this device
+    STARTED = "started"  # likewise, and its session may be in this process: written before it is loaded
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remembered:
+    """One model's candidate.
+
+    Args:
+        memory_mb: what it needs, as the self-test measured.
+        runtime_version: of onnxruntime, that it was tested with.
+        code, reason: why it was refused: a key of the error register, and a sentence.
+    """
+
+    digest: Digest
+    word: Word
+    memory_mb: float = 0.0
+    runtime_version: str = ""
+    code: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

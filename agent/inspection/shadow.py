@@ -18,10 +18,11 @@ from agent.capture.feed import Lease
 from agent.clock import Clock
 from agent.inspection import shadow_pair
 from agent.inspection.part import Part
-from agent.inspection.shadow_account import Account, Skip
+from agent.inspection.shadow_account import Account
 from agent.inspection.shadow_candidate import Candidate
 from agent.inspection.shadow_look import Looker
 from agent.inspection.shadow_mailbox import CopiedPart, Mailbox, Meant, Picture
+from agent.inspection.shadow_pair import Skip
 from agent.inspection.shadow_pictures import ShadowPictures
 from agent.inspection.turns import Turns
 from agent.threads import Worker

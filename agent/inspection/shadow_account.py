@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-import enum
 import threading
 from collections import Counter
 
+from agent.inspection.shadow_pair import Skip
 from wire.messages import ShadowHealth
-
-
-class Skip(enum.StrEnum):
-    """Why a part that was chosen for a candidate was not compared."""
-
-    BUSY = "busy"  # another part was with a candidate
-    NO_CORE = "no_core"  # no core was idle for long enough, or the candidate rests after it had to yield many times
-    YIELDED = "yielded"  # the active version wanted the core while the candidate looked
-    NO_FRAME = "no_frame"  # a view of the part has no picture
-    NO_VERDICT_OF_ACTIVE = "no_verdict_of_active"
-    NOT_PRODUCTION = "not_production"  # a part shown on purpose: it enters no statistics
-    OUT_OF_BOUNDS = "out_of_bounds"  # the recipe's parameters do not fit the candidate's manifest
-    NO_ROOM = "no_room"  # the outbox did not take the pair
-    STOPPED = "stopped"  # the candidate was stopped meanwhile
-    ERROR = "error"  # a fault of ours; the log says which
 
 
 class Account:

@@ -8,10 +8,9 @@ from typing import Final
 from agent.clock import Clock
 from agent.inspection import judge, regions
 from agent.inspection.judge import Judgement
-from agent.inspection.shadow_account import Skip
 from agent.inspection.shadow_candidate import Candidate, Eye
 from agent.inspection.shadow_mailbox import Picture
-from agent.inspection.shadow_pair import Sight
+from agent.inspection.shadow_pair import Sight, Skip
 from agent.inspection.turns import Turns
 from agent.threads import Worker
 from agent.vision.candidates import Unusable

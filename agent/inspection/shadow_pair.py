@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from agent.inspection import judge
 from agent.inspection.judge import Judgement
-from agent.inspection.shadow_account import Skip
 from wire import codec, sampling, topics
 from wire.inspection import Finding, Inspection, Mode, Reason, Verdict, ViewRecord
 from wire.messages import Lane, ShadowPair, ShadowView
@@ -18,6 +18,21 @@ FINDINGS_MOST: Final = 20
 # The batch around one entry: device, epoch, lane and sequence number.
 _ENVELOPE_BYTES: Final = 512
 MAX_BYTES: Final = topics.TABLE[Lane.SHADOW.value].max_bytes - _ENVELOPE_BYTES
+
+
+class Skip(enum.StrEnum):
+    """Why a part that was chosen for a candidate was not compared."""
+
+    BUSY = "busy"  # another part was with a candidate
+    NO_CORE = "no_core"  # no core was idle for long enough, or the candidate rests after it had to yield many times
+    YIELDED = "yielded"  # the active version wanted the core while the candidate looked
+    NO_FRAME = "no_frame"  # a view of the part has no picture
+    NO_VERDICT_OF_ACTIVE = "no_verdict_of_active"
+    NOT_PRODUCTION = "not_production"  # a part shown on purpose: it enters no statistics
+    OUT_OF_BOUNDS = "out_of_bounds"  # the recipe's parameters do not fit the candidate's manifest
+    NO_ROOM = "no_room"  # the outbox did not take the pair
+    STOPPED = "stopped"  # the candidate was stopped meanwhile
+    ERROR = "error"  # a fault of ours; the log says which
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.inspection import shadow, shadow_look, shadow_pictures
-from agent.inspection.shadow_account import Skip
+from agent.inspection.shadow_pair import Skip
 from agent.vision.runtime import OnnxSession
 from tests.support.shadowing import MODEL, ShadowStand, SlowSession, stand
 from tests.support.station import trigger

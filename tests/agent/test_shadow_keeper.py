@@ -18,7 +18,8 @@ from agent.deploy import selftest
 from agent.deploy.durable import Disk
 from agent.deploy.selftest import SelfTestOptions, SelfTestResult
 from agent.deploy.shadow_keeper import CRASHED, MISMATCHES_MOST, ShadowKeeper, Surroundings
-from agent.deploy.shadow_memory import ShadowMemory, Word
+from agent.deploy.shadow_memory import ShadowMemory
+from agent.deploy.shadow_plan import Word
 from agent.deploy.store import Store
 from agent.inspection.shadow_stage import ShadowStage
 from agent.vision.runtime import RuntimeOptions

@@ -8,8 +8,7 @@ import pytest
 
 from agent.inspection import shadow_pair
 from agent.inspection.judge import Judgement
-from agent.inspection.shadow_account import Skip
-from agent.inspection.shadow_pair import Sight
+from agent.inspection.shadow_pair import Sight, Skip
 from wire import codec, sampling
 from wire.inspection import Box, Finding, Inspection, Mode, Reason, TimeSource, Verdict, ViewRecord
 from wire.messages import ShadowPair

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from agent.deploy.shadow_memory import Remembered, Word
 from agent.deploy.shadow_plan import (
     Asked,
     ChangeRate,
@@ -14,12 +13,14 @@ from agent.deploy.shadow_plan import (
     Facts,
     Forget,
     Refuse,
+    Remembered,
     SelfTest,
     Start,
     Step,
     Stop,
     Verify,
     Wait,
+    Word,
     next_step,
 )
 
