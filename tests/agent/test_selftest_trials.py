@@ -20,7 +20,9 @@ from agent.deploy.trial_pictures import TrialPicture, extras
 from agent.vision import graph_cache, runtime
 from agent.vision.graph_cache import GraphCache
 from tests.support import tiny_models
+from tests.support.deploying import MemoryFleet, TestDevice, wanted
 from wire import package
+from wire.deployment import DeploymentState as S
 from wire.manifest import MODEL_NAME
 
 OPTIONS = SelfTestOptions(time_limit_s=60.0)
@@ -233,6 +235,47 @@ def test_a_graph_that_is_kept_while_the_power_goes_is_whole_or_not_there(tmp_pat
 
 
 # Accidents
+
+
+@pytest.mark.parametrize(
+    ("kind", "end", "code"),
+    [
+        ("endless", S.FAILED_NO_CHANGE, "model.timed_out"),
+        ("huge", S.FAILED_NO_CHANGE, "model.out_of_memory"),
+        ("fiftieth", S.FAILED_NO_CHANGE, "model.run_failed"),
+        ("kill -ILL $$", S.FAILED_NO_CHANGE, "model.illegal_instruction"),
+        ("kill -SEGV $$", S.FAILED_NO_CHANGE, "model.crashed"),
+        ("kill -KILL $$", S.FAILED_NO_CHANGE, "model.out_of_memory"),
+        ("dark", S.REFUSED, "model.unusable_output"),
+        ("swapped", S.REFUSED, "model.golden_mismatch"),
+    ],
+)
+def test_whatever_happens_to_the_child_the_deployment_ends_and_the_old_version_never_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, end: S, code: str
+) -> None:
+    good = tiny_models.make(tmp_path / "1")
+    bad = tiny_models.make(tmp_path / "2", "good" if kind.startswith("kill") else kind, release=2)
+    fleet = MemoryFleet()
+    fleet.publish(good)
+    fleet.publish(bad)
+    options = SelfTestOptions(time_limit_s=5.0, cache_dir=tmp_path / "cache")
+    device = TestDevice(root=tmp_path / "device", fleet=fleet)
+    device.boot()
+    device.run(wanted(good))
+    if kind.startswith("kill"):
+        child = tmp_path / "child"
+        child.write_text(f"#!/bin/sh\n{kind}\n")
+        child.chmod(0o755)
+        monkeypatch.setattr(selftest.sys, "executable", str(child))
+    device.tester = selftest.tester_of(options)
+    device.boot()
+    device.run(wanted(bad))
+    report = device.reports[-1]
+    assert (report.state, report.code) == (end, code)
+    assert report.reason
+    assert device.activator.activated == [good.digest]
+    assert device.activator.in_use == good.digest == report.inferring_digest
+    assert list((tmp_path / "cache").iterdir()) == [], "no graph, no draft"
 
 
 def test_a_model_that_never_answers_is_ended_with_all_it_started(tmp_path: Path) -> None:
