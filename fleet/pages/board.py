@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from fleet.deployments.tables import Deployment, DesiredDocument, ReportEntry, VersionChange
+from fleet.deployments import drift
+from fleet.deployments.deviation import Deviation
+from fleet.deployments.tables import Deployment, VersionChange
 from fleet.devices.tables import Device, DeviceHealth
 from fleet.inspections import moments
 from fleet.inspections import service as inspections
-from fleet.pages import words
+from fleet.pages import deployment_lines, words
 from fleet.registry.tables import ModelVersion
 from wire import codec
 from wire.desired import Desired
@@ -21,12 +23,9 @@ from wire.messages import Health, Reported
 
 MAX_DEVICES: Final = 200
 MAX_PICTURES: Final = 8
-MAX_DEPLOYMENTS: Final = 10
 MIX_WINDOW: Final = timedelta(hours=1)
 LABEL_OF_WIDTH: Final = 16
 HEALTH_STALE_S: Final = 35  # three records missed
-BAD_STATES: Final = frozenset({"refused", "failed_no_change", "failed_reverted", "failed_revert_failed", "timed_out"})
-GOOD_STATES: Final = frozenset({"succeeded", "already_installed"})
 
 Board = dict[str, Any]
 
@@ -45,7 +44,8 @@ def take(session: Session, is_present: Callable[[str], bool], now: datetime) -> 
     reported = {
         device.id: codec.decode(device.reported.encode(), Reported) for device in found if device.reported is not None
     }
-    desired = _desired(session, names)
+    known = drift.known(session, names, reported)
+    desired = known.desired
     releases = _releases(session, reported.values(), desired.values())
     since = _since(session, names)
     deployments = _deployments_of(session, desired.values())
@@ -56,9 +56,17 @@ def take(session: Session, is_present: Callable[[str], bool], now: datetime) -> 
             "key": device.id,
             "name": device.id,
             "presence": "online" if device.online else "offline",
-            "seen": _time(device.last_seen_at),
-            "running": _running(device.id, reported.get(device.id), releases, since),
-            "wanted": _wanted(desired.get(device.id), deployments),
+            "seen": words.stamp_or_none(device.last_seen_at),
+            "running": _running(
+                device.id,
+                reported.get(device.id),
+                releases,
+                since,
+                drift.deviations(device.id, known, reported.get(device.id)),
+            ),
+            "wanted": deployment_lines.wanted(
+                desired.get(device.id), deployments, releases, deployment_lines.shadows(health.get(device.id))
+            ),
             **_verdicts(minutes.get(device.id, {}), now),
             **_health_fields(health.get(device.id), now),
         }
@@ -72,19 +80,14 @@ def take(session: Session, is_present: Callable[[str], bool], now: datetime) -> 
         else "",
         "devices": devices,
         "pictures": [_picture(one) for one in inspections.latest_pictures(session, is_present, MAX_PICTURES)],
-        "deployments": _recent_deployments(session),
+        "deployments": deployment_lines.recent(session),
     }
-
-
-def _desired(session: Session, names: list[str]) -> dict[str, Desired]:
-    rows = session.exec(select(DesiredDocument).where(col(DesiredDocument.device).in_(names)))
-    return {row.device: codec.decode(row.body.encode(), Desired) for row in rows}
 
 
 def _releases(session: Session, reported: Iterable[Reported], desired: Iterable[Desired]) -> dict[str, int]:
     """Return the release counter of each digest that runs or is asked for, where the registry knows it."""
     digests = {model.digest for one in reported for model in one.models if model.digest is not None}
-    digests |= {model.active for one in desired for model in one.models}
+    digests |= {digest for one in desired for model in one.models for digest in (model.active, model.shadow) if digest}
     rows = session.exec(select(ModelVersion.digest, ModelVersion.release).where(col(ModelVersion.digest).in_(digests)))
     return dict(rows.all())
 
@@ -119,37 +122,21 @@ def _running(
     reported: Reported | None,
     releases: Mapping[str, int],
     since: Mapping[tuple[str, str], datetime],
+    deviations: Sequence[Deviation],
 ) -> list[dict[str, Any]]:
+    wrong = {one.model: one for one in deviations}
     return [
         {
             "key": model.model,
             "model": model.model,
-            "release": _release(model.digest, releases),
+            "release": deployment_lines.release_words(model.digest, releases),
             "digest": words.short(model.digest),
             "full_digest": model.digest or "",
-            "since": _time(since.get((device, model.model))),
+            "since": words.stamp_or_none(since.get((device, model.model))),
+            "deviates": deployment_lines.deviates(wrong.get(model.model)),
         }
         for model in (reported.models if reported is not None else ())
     ]
-
-
-def _wanted(desired: Desired | None, deployments: Mapping[str, Deployment]) -> list[dict[str, Any]]:
-    lines = []
-    for model in desired.models if desired is not None else ():
-        row = deployments.get(model.deployment_id)
-        state = row.state if row is not None else "unknown"
-        lines.append(
-            {
-                "key": model.model,
-                "model": model.model,
-                "release": f"release {model.release}",
-                "digest": words.short(model.active),
-                "state": state.replace("_", " "),
-                "tone": _tone(state),
-                "why": _why(row),
-            }
-        )
-    return lines
 
 
 def _verdicts(minutes: Mapping[int, Mapping[str, int]], now: datetime) -> dict[str, Any]:
@@ -172,7 +159,7 @@ def _health_fields(row: DeviceHealth | None, now: datetime) -> dict[str, Any]:
     health = codec.decode(row.body.encode(), Health)
     dropped = f", {health.outbox_dropped} dropped" if health.outbox_dropped else ""
     return {
-        "health_at": _time(row.received_at),
+        "health_at": words.stamp_or_none(row.received_at),
         "health": "stale" if (now - row.received_at).total_seconds() > HEALTH_STALE_S else "fresh",
         "cpu": f"{health.cpu_fraction:.0%}",
         "memory": words.size(health.rss_bytes),
@@ -210,37 +197,8 @@ def _picture(picture: inspections.Picture) -> dict[str, Any]:
         "where": f"{inspection.device} / {inspection.station} / {view.view}",
         "findings": findings or "no findings",
         "score": f"score {inspection.score:.2f}",
-        "judged": _time(inspection.judged_at),
+        "judged": words.stamp_or_none(inspection.judged_at),
     }
-
-
-def _recent_deployments(session: Session) -> list[dict[str, Any]]:
-    # Ids are UUIDv7: the newest deployments have the highest.
-    rows = session.exec(select(Deployment).order_by(col(Deployment.id).desc()).limit(MAX_DEPLOYMENTS)).all()
-    reports = session.exec(
-        select(ReportEntry.deployment_id, ReportEntry.state)
-        .where(col(ReportEntry.deployment_id).in_([row.id for row in rows]))
-        .order_by(col(ReportEntry.deployment_id), col(ReportEntry.sequence))
-    ).all()
-    trails: dict[str, list[str]] = {}
-    for deployment_id, state in reports:
-        trail = trails.setdefault(deployment_id, ["queued"])
-        if trail[-1] != state.replace("_", " "):
-            trail.append(state.replace("_", " "))
-    return [
-        {
-            "key": row.id,
-            "device": row.device,
-            "version": f"{row.model} release {row.release}",
-            "digest": words.short(row.digest),
-            "state": row.state.replace("_", " "),
-            "tone": _tone(row.state),
-            "trail": " > ".join(trails.get(row.id, ["queued"])[-8:]),
-            "why": _why(row),
-            "updated": _time(row.updated_at),
-        }
-        for row in rows
-    ]
 
 
 def _summary(devices: list[dict[str, Any]], total: int) -> str:
@@ -258,27 +216,3 @@ def _summary(devices: list[dict[str, Any]], total: int) -> str:
     if bad:
         parts.append(f"{words.plural(bad, 'deployment')} refused or failed.")
     return " ".join(parts)
-
-
-def _release(digest: str | None, releases: Mapping[str, int]) -> str:
-    if digest is None:
-        return "not running"
-    return f"release {releases[digest]}" if digest in releases else "unknown release"
-
-
-def _tone(state: str) -> str:
-    if state in BAD_STATES:
-        return "bad"
-    return "good" if state in GOOD_STATES else "busy"
-
-
-def _why(row: Deployment | None) -> str:
-    if row is None:
-        return ""
-    if row.hold_reason:
-        return f"waits: {row.hold_reason.replace('_', ' ')}"
-    return ": ".join(part for part in (row.code, row.reason) if part)
-
-
-def _time(moment: datetime | None) -> str | None:
-    return words.stamp(moment) if moment is not None else None

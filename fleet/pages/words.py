@@ -28,6 +28,11 @@ def stamp(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def stamp_or_none(moment: datetime | None) -> str | None:
+    """Return a moment for a machine, None where there is none."""
+    return stamp(moment) if moment is not None else None
+
+
 def clock(moment: datetime) -> str:
     """Return a moment for a person, on the UTC clock."""
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.board_scene import BOX, GOOD_WAY, HEIGHT, WIDTH, Scene, served
+from tests.support.board_scene import BOX, GOOD_WAY, HEIGHT, HELD, WIDTH, Scene, served
 from wire.deployment import DeploymentState
 from wire.inspection import Verdict
 
@@ -206,3 +206,33 @@ def test_live_pages_are_bounded_and_give_their_place_back(
         _sign_in(page, address, scene)
         page.wait_for_selector("#live[data-live=yes]", timeout=30_000)
         assert live.streams == 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_probation_holds_shadows_and_what_a_person_did_at_the_device_are_told_in_words(
+    chromium: Any, scene: Scene, address: str, size: str
+) -> None:
+    with _page(chromium, size=size) as (page, wrong):
+        _sign_in(page, address, scene)
+        page.wait_for_selector("#live[data-live=yes]")
+        scene.desire("cell-1", 2, *GOOD_WAY[:-1], **HELD)
+        scene.shadow("cell-2", release=1, shadow=3)
+        scene.roll_back("cell-3", by="anna")
+        page.wait_for_selector("tr[data-key=cell-3] [data-text=deviates]:not(:empty)")
+        first = page.locator("tr[data-key=cell-1]").inner_text()
+        assert (
+            "waits: awaiting confirmation until 2030-01-02 03:04:05 UTC: NG rose: show parts of known truth." in first
+        )
+        assert "34 of 100 parts, 1 without verdict" in first
+        assert (
+            "shadow release 3: 40 of 50 chosen parts compared, 2 differ"
+            in page.locator("tr[data-key=cell-2]").inner_text()
+        )
+        assert (
+            "runs release 1, asked for at the device by anna; desired is release 2"
+            in page.locator("tr[data-key=cell-3]").inner_text()
+        )
+        newest = page.locator("tbody[data-list=deployments]").inner_text()
+        assert "asked for at the device by anna" in newest
+        assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0], "it scrolls sideways"
+    assert wrong == []

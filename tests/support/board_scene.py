@@ -21,9 +21,9 @@ from fleet.devices.service import HealthSlice, absorb_state
 from fleet.inspections.service import CounterSlice, InspectionSlice
 from tests.support import records
 from tests.support.fleet_stand import Stand
-from wire.deployment import DeploymentReport, DeploymentState
+from wire.deployment import DeploymentReport, DeploymentState, Hold, HoldReason, Origin, ProbationReport
 from wire.inspection import Box, Finding, Verdict
-from wire.messages import Counter, Health, Lane, Reported, RunningModel, State
+from wire.messages import Counter, Health, Lane, Reported, RunningModel, ShadowHealth, State, StationHealth
 
 DEVICES = ("cell-1", "cell-2", "cell-3")
 BOX = Box(x1_px=80, y1_px=60, x2_px=240, y2_px=120)
@@ -65,7 +65,7 @@ class Scene:
         with db.write_session(self.stand.engine) as session:
             absorb_state(session, state, self.stand.now)
 
-    def health(self, device: str) -> None:
+    def health(self, device: str, **more: Any) -> None:
         """Let a device send its health."""
         self._absorb(
             HealthSlice(),
@@ -81,6 +81,7 @@ class Scene:
                 outbox_unsettled=2,
                 outbox_bytes=2048,
                 outbox_dropped=0,
+                **more,
             ),
         )
 
@@ -108,8 +109,10 @@ class Scene:
         self._absorb(InspectionSlice(), device, Lane.INSPECTIONS, record)
         return record.id
 
-    def desire(self, device: str, release: int, *steps: DeploymentState, code: str = "", reason: str = "") -> None:
-        """Ask for a release, and let the device report the steps."""
+    def desire(
+        self, device: str, release: int, *steps: DeploymentState, code: str = "", reason: str = "", **last_words: Any
+    ) -> None:
+        """Ask for a release, and let the device report the steps; `last_words` stand in the last report."""
         document = self.stand.desire(device, {"parts": release})
         report = DeploymentReport(
             deployment_id=document["models"][0]["deployment_id"],
@@ -126,9 +129,47 @@ class Scene:
                 device,
                 Lane.DEPLOYMENTS,
                 replace(
-                    report, state=state, sequence=sequence, code=code if last else "", reason=reason if last else ""
+                    report,
+                    state=state,
+                    sequence=sequence,
+                    code=code if last else "",
+                    reason=reason if last else "",
+                    **(last_words if last else {}),
                 ),
             )
+
+    def shadow(self, device: str, *, release: int, shadow: int) -> None:
+        """Ask for a release and a shadow, and let the device tell what the shadow has seen."""
+        self.stand.desire(device, {"parts": release}, shadow=shadow)
+        told = ShadowHealth(model="parts", digest=self.digests[shadow], chosen=50, compared=40, disagreed=2)
+        station = StationHealth(
+            station="s1",
+            triggers=200,
+            verdicts=200,
+            frames_in=200,
+            frames_used=200,
+            frames_not_triggered=0,
+            frames_dropped=0,
+            shadows=(told,),
+        )
+        self.health(device, stations=(station,))
+
+    def roll_back(self, device: str, *, by: str) -> None:
+        """Let release 2 succeed, and a person at the device go back to release 1."""
+        self.desire(device, 2, *GOOD_WAY)
+        self.report(device, release=2)
+        local = DeploymentReport(
+            deployment_id=records.MINT.uuid7(),
+            model="parts",
+            digest=self.digests[1],
+            state=DeploymentState.SUCCEEDED,
+            sequence=7,
+            at=self.stand.now + timedelta(seconds=5),
+            origin=Origin.DEVICE,
+            by=by,
+        )
+        self._absorb(ReportSlice(), device, Lane.DEPLOYMENTS, local)
+        self.report(device, release=1)
 
     def _absorb(self, taker: Any, device: str, lane: Lane, body: Any) -> None:
         seq = self._seqs[device, lane] = self._seqs.get((device, lane), 0) + 1
@@ -145,6 +186,15 @@ GOOD_WAY = (
     DeploymentState.PROBATION,
     DeploymentState.SUCCEEDED,
 )
+
+HELD: dict[str, Any] = {
+    "hold": Hold(
+        reason=HoldReason.AWAITING_CONFIRMATION,
+        deadline=datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC),
+        text="NG rose: show parts of known truth.",
+    ),
+    "probation": ProbationReport(parts=34, faults=1, parts_needed=100),
+}
 
 
 @contextlib.contextmanager
