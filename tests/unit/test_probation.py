@@ -54,7 +54,7 @@ def test_a_version_that_too_few_parts_came_for_does_not_stay() -> None:
 
 
 def test_one_part_without_verdict_takes_nothing_back() -> None:
-    for count in range(1, probation.LEAST_FAULTS):
+    for count in range(1, 5):
         assert judged(seen(0, faults={"runtime_error": count})) == Watching()
 
 

@@ -223,9 +223,11 @@ def test_the_stations_add_up_what_the_version_in_use_did_on_all_of_them() -> Non
     assert found.rss_mb == pytest.approx(rss_mb(), rel=0.2)
     assert lately.parts == 2
     assert stations.activate(read_folder(MODELS / "demo-parts-2")) != digest
-    again = stations.figures(MODEL)
-    assert again is not None
-    assert again.parts == 0
+    assert stations.activate(read_folder(MODELS / "demo-parts-1")) == digest
+    found, lately = stations.figures(MODEL), stations.recent_figures(MODEL)
+    assert found is not None
+    assert lately is not None
+    assert (found.parts, lately.parts) == (0, 2), "this use of it begins anew; what it did lately is known"
 
 
 def test_memory_is_compared_with_what_it_was_when_the_version_had_settled_in() -> None:
