@@ -139,6 +139,7 @@ class Runner:
         for attempt in attempts:
             if attempt is not None:
                 self._observed.recall(attempt)
+                self._tidy(attempt.model)
 
     def models_in_use(self) -> tuple[str, ...]:
         """Return the models of which a version may be installed, or in its first probation."""

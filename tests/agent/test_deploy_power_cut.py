@@ -13,7 +13,7 @@ import pytest
 from agent.deploy.durable import Disk
 from agent.deploy.part import SUFFIX, SYNC_BYTES
 from agent.deploy.store import Store
-from tests.support.deploying import make_package, wanted
+from tests.support.deploying import make_package
 from tests.support.kill_scenarios import PATIENCE, SCENARIOS, Plant
 from tests.support.losing_disk import Cut, Watch, cuts_of, memory_folder, write_image
 from wire import codec
@@ -47,7 +47,7 @@ class Story:
         device.take = self._take
         with self.watch.watching():
             device.boot()
-            device.run(wanted(self.plant.packages[3]), patience=PATIENCE)
+            device.run(self.plant.desired, patience=PATIENCE)
 
     def _take(self, report: DeploymentReport) -> None:
         self.reports.append(codec.encode(report) + b"\n")

@@ -134,6 +134,7 @@ class FakeActivator:
     def __init__(self, outcomes: list[str] | None = None, before: Callable[[str], None] | None = None) -> None:
         self.in_use: str | None = None
         self.exclusively: list[bool] = []
+        self.judges: dict[str, Figures] = {}
         self.since_boot: dict[str, Figures] = {}
         self.lately: Figures | None = None
         self.outcomes = outcomes or []
@@ -161,6 +162,10 @@ class FakeActivator:
         return self.in_use
 
     def figures(self, model: str) -> Figures | None:
+        """Each time this is asked, the version in use has judged what `judges` says of it."""
+        if self.in_use in self.judges:
+            more = self.judges[self.in_use]
+            self.since_boot[self.in_use] = self.since_boot.get(self.in_use, Figures(digest=self.in_use)).plus(more)
         return self.since_boot.get(self.in_use, Figures(digest=self.in_use)) if self.in_use is not None else None
 
     def recent_figures(self, model: str) -> Figures | None:
@@ -180,7 +185,11 @@ def passes(_package: package.Package, _go_on: Callable[[], bool]) -> SelfTestRes
 
 @dataclass
 class TestDevice:
-    """One device with real files under `root`; `boot` starts it anew, as after a kill."""
+    """One device with real files under `root`; `boot` starts it anew, as after a kill.
+
+    Args:
+        person: called when there is nothing to do; tells whether they have done something.
+    """
 
     __test__ = False
 
@@ -195,6 +204,7 @@ class TestDevice:
     not_now: Callable[[], HoldReason | None] = lambda: None
     room_bytes: Callable[[], int] = lambda: 1 << 40
     available_mb: Callable[[], float | None] = lambda: None
+    person: Callable[[], bool] = lambda: False
     told: list[tuple[str, Severity, str]] = field(default_factory=list)
     clock: FakeClock = field(default_factory=FakeClock)
     options: RunnerOptions = field(
@@ -213,7 +223,7 @@ class TestDevice:
         self.store = Store(self.root / "store", disk)
         self.store.room_bytes = self.room_bytes  # type: ignore[method-assign]
         self.journal = Journal(self.root / "journal", self.clock, disk)
-        self.orders = Orders(self.root / "store" / "orders", disk, self.clock)
+        self.orders = Orders(self.root / "store" / "orders", disk)  # files have the machine's time
         self.runner = Runner(
             store=self.store,
             journal=self.journal,
@@ -248,6 +258,8 @@ class TestDevice:
         for _ in range(steps):
             if self.runner.step(desired):
                 idle = 0
+                continue
+            if self.person():
                 continue
             idle += 1
             self.clock.advance(120.0)
