@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from agent.deploy import gap, selftest
 from agent.inspection import stations as station_module
 from agent.inspection.setup import StationSetup, ViewSetup
 from agent.inspection.stations import Stations
@@ -357,3 +358,22 @@ def test_a_station_that_hangs_keeps_the_old_version_everywhere(stand_of: Callabl
         stand.stations.activate(tiny_models.make(tmp_path / "2", release=2), exclusive=True)
     assert stand.stations.inferring(MODEL) == first.digest
     assert stand.workers["one"].setup.views[0].pipelines[0].look(_picture()).findings
+
+
+def test_the_gap_that_is_told_beforehand_is_about_the_gap_that_comes(
+    stand_of: Callable[..., Stand], tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    stand = stand_of("one", "two", options=RuntimeOptions(cache_dir=cache))
+    first = tiny_models.make(tmp_path / "1", "wide")
+    stand.stations.activate(first)
+    second = tiny_models.make(tmp_path / "2", "wide", release=2)
+    result = selftest.self_test(second, selftest.SelfTestOptions(cache_dir=cache))
+    assert result is not None
+    assert result.ok, result.reason
+    told_s = gap.expected_s(result.load_ms)
+    stand.stations.activate(second, exclusive=True)
+    took_s = stand.stations.last_swap.gap_ms / 1000
+    # Both are times of a shared machine; what is measured in the child is the same work.
+    assert took_s < 3 * told_s
+    assert told_s < 20 * took_s
