@@ -70,6 +70,7 @@ _OTHERS = (
     ("`agent.power_lost`", "alarm", "The machine went down while the agent ran: the last 100 ms may be missing."),
     ("`outbox.set_aside`", "alarm", "The outbox was damaged; its file is kept, and a new one was begun."),
     ("`link.publish_refused`", "alarm", "The broker refuses a lane's messages; they are kept and tried again."),
+    ("`shadow.refused`", "warning", "A candidate that is asked for is not run, or no longer, and why."),
     ("`command.finished`", "note", "A command of the fleet was carried out."),
 )
 
