@@ -147,7 +147,7 @@ def _why(row: Deployment | None) -> str:
     parts = []
     if row.hold_reason:
         until = f" until {words.clock(row.hold_until)}" if row.hold_until is not None else ""
-        text = f": {row.hold_text}" if row.hold_text else ""
+        text = f": {row.hold_text.rstrip('.')}" if row.hold_text else ""
         parts.append(f"waits: {row.hold_reason.replace('_', ' ')}{until}{text}")
     if row.probation is not None and row.state == DeploymentState.PROBATION.value:
         seen = codec.decode(row.probation.encode(), ProbationReport)
