@@ -1,7 +1,8 @@
 """What each version has done at one station: counted with every part, for probation to judge.
 
-A part counts for the version whose session judged it, whichever is in use when its record is written. Setup, challenge
-and replayed parts are left out: they are shown on purpose, and say nothing of the line.
+A part counts for the version whose session judged it, whichever is in use when its record is written. Setup and
+challenge parts are left out: they are shown on purpose, and say nothing of the line. Those of a clip are all its station
+has, so they count.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from wire.inspection import Inspection, Mode, Reason, Verdict, ViewRecord
 # What a version did lately is known from so many parts at least and twice as many at most.
 WINDOW_PARTS: Final = 1000
 _VERSIONS_MAX: Final = 3
+_SHOWN_ON_PURPOSE: Final = frozenset({Mode.SETUP, Mode.CHALLENGE})
 # A part that has no verdict for another reason never had one by this model: it does not count.
 BLAMED: Final = frozenset({Reason.UNUSABLE_OUTPUT, Reason.RUNTIME_ERROR, Reason.DEADLINE})
 
@@ -100,7 +102,7 @@ class VersionWatch:
         Args:
             setup: which the part was judged with; it knows the version of a view whose record could not name it.
         """
-        if inspection.mode is not Mode.PRODUCTION:
+        if inspection.mode in _SHOWN_ON_PURPOSE:
             return
         seen: dict[tuple[str, str], list[ViewRecord]] = {}
         for view, record in zip(setup.views, inspection.views, strict=True):

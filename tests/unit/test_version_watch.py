@@ -103,9 +103,11 @@ def test_a_verdict_that_came_too_late_is_a_fault_and_no_verdict() -> None:
     assert judge_one(age_ms=500.0).watch.figures(MODEL, DIGEST).faults == {"deadline": 1}, "there was no turn in time"
 
 
-@pytest.mark.parametrize("mode", [Mode.SETUP, Mode.CHALLENGE, Mode.REPLAY])
-def test_parts_shown_on_purpose_are_not_counted(mode: Mode) -> None:
-    assert judge_one(mode=mode).watch.figures(MODEL, DIGEST).parts == 0
+@pytest.mark.parametrize(
+    ("mode", "parts"), [(Mode.PRODUCTION, 1), (Mode.REPLAY, 1), (Mode.SETUP, 0), (Mode.CHALLENGE, 0)]
+)
+def test_parts_shown_on_purpose_are_not_counted_those_of_a_clip_are(mode: Mode, parts: int) -> None:
+    assert judge_one(mode=mode).watch.figures(MODEL, DIGEST).parts == parts
 
 
 def test_a_part_whose_picture_is_missing_or_black_says_nothing_of_the_version() -> None:
