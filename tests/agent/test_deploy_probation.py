@@ -162,6 +162,22 @@ def test_an_operational_fault_takes_a_version_back_with_no_network(
     check_reports(device.earlier + device.reports)
 
 
+@pytest.mark.parametrize("outcomes", [["broken"], ["idle"] * 3])
+def test_where_going_back_fails_as_well_that_is_said_and_the_next_start_loads_the_version_before(
+    device: TestDevice, releases: list[package.Package], outcomes: list[str]
+) -> None:
+    to_probation(device, wanted(releases[1]))
+    no_verdicts(device)
+    device.activator.outcomes = outcomes
+    device.run(wanted(releases[1]))
+    assert device.states() == [*WAY, S.FAILED_REVERT_FAILED]
+    assert device.reports[-1].code == "deployment.revert_failed"
+    assert device.told[-1][:2] == ("deployment.revert_failed", Severity.ALARM)
+    device.boot(crashed=True)
+    assert device.activator.in_use == releases[0].digest
+    check_reports(device.earlier + device.reports)
+
+
 def test_too_few_parts_in_all_the_time_are_no_success(device: TestDevice, releases: list[package.Package]) -> None:
     to_probation(device, wanted(releases[1]))
     device.activator.judged(ok=19)
