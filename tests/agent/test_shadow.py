@@ -71,7 +71,7 @@ def test_the_accounts_add_up_at_any_moment_under_load(two: ShadowStand) -> None:
             seen.append(two.waiting())
             time.sleep(0.0005)
 
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     for _ in range(400):
         two.show("red")
@@ -105,8 +105,11 @@ def test_nothing_is_copied_for_parts_that_are_not_to_be_judged_next(
 
 @pytest.mark.parametrize("floor_rate", [1e-9, 1.0], ids=["not sampled", "sampled"])
 def test_the_picture_of_a_part_they_disagree_about_is_kept_once_and_outside_of_the_plan(
-    tmp_path: Path, floor_rate: float
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, floor_rate: float
 ) -> None:
+    encoded: list[int] = []
+    encode = shadow_pictures.jpeg
+    monkeypatch.setattr(shadow_pictures, "jpeg", lambda picture: (encoded.append(1), encode(picture))[1])
     with stand(tmp_path, floor_rate=floor_rate) as made:
         made.stations.activate(made.version())
         made.candidate(made.version("swapped", 2))
@@ -120,6 +123,7 @@ def test_the_picture_of_a_part_they_disagree_about_is_kept_once_and_outside_of_t
         (waiting,) = [path for path in (tmp_path / "pictures").iterdir() if path.name.startswith(digest)]
         if floor_rate == 1.0:
             assert digest == shown.views[0].picture_digest, "the record has the picture already"
+            assert not encoded
         else:
             assert shown.views[0].picture_digest is None
             assert not shown.sampling.kept, "the plan knows nothing of this picture"

@@ -292,8 +292,8 @@ def test_a_candidate_that_becomes_the_active_version_needs_no_second_download_an
     desired = asking(active, candidate)
     device.run(desired)
     keeping.run(desired)
+    device.boot()
     device.run(desired)
-    assert keeping.stage.now, "its bytes were collected"
     fleet.fetched.clear()
     promoted = wanted(candidate, 7)
     keeping.keeper.tend(promoted)
