@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import functools
 import math
 import re
 import tomllib
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +17,7 @@ from msgspec import inspect
 from wire.errors import LinesideError
 
 T = TypeVar("T")
+_KINDS: dict[Any, inspect.Type] = {}
 _STEP = re.compile(r"[^.\[\]]+|\.\.\.")  # of a place in a message: `stations[0].id`, `parameters[...]`
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\]]+?)\s*\]\]?\s*(#.*)?$")
 _KEY = re.compile(r"""^\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=""")
@@ -120,10 +120,11 @@ def _allowed(kind: inspect.Type, steps: Sequence[str]) -> tuple[str, ...] | str 
     return _allowed(kind.value_type, steps[1:]) if isinstance(kind, inspect.DictType) else None
 
 
-@functools.cache
-def _described(kind: Hashable) -> inspect.Type:
-    """Return what msgspec knows of a type; asking it takes 20 ms for a manifest."""
-    return inspect.type_info(kind)
+def _described(kind: Any) -> inspect.Type:
+    """Return what msgspec knows of a type; asking it takes 20 ms for a manifest, so it is asked once."""
+    if kind not in _KINDS:
+        _KINDS[kind] = inspect.type_info(kind)
+    return _KINDS[kind]
 
 
 def read(path: Path) -> Document:
