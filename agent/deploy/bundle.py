@@ -201,7 +201,6 @@ def _copy(source: Path, folder: Path, progress: Callable[[int], None]) -> None:
             with open_plain(path) as stream:
                 _refuse_changed(path, condition, os.fstat(stream.fileno()))
                 _write(folder / name, _reading(path, _pieces(stream, condition.st_size)), progress)
-                _refuse_changed(path, condition, os.fstat(stream.fileno()))
         except OSError as error:
             raise reading_failed(path, error) from error
     for name, condition in plain_files(source):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -128,7 +129,7 @@ def _pipe(path: Path, content: bytes) -> None:
         (_fill, codec.encode({"id": "../../etc", "kind": "rollback", "at": "2026-01-01T00:00:00Z"})),
         (_fill, codec.encode({"id": MINT.uuid7(), "kind": "rollback", "at": "2026-01-01T00:00:00Z"})),
         (_fill, codec.encode({"id": MINT.uuid7(), "kind": "format the disk", "at": "2026-01-01T00:00:00Z"})),
-        (_link, codec.encode(order())),
+        (_link, codec.encode(replace(order(), id="00000000-0000-7000-8000-000000000001"))),
         (_pipe, b""),
     ],
     ids=["empty", "cut", "no text", "deep", "long", "a path for an id", "another's id", "unknown", "link", "pipe"],

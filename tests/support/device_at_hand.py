@@ -47,7 +47,7 @@ class DeviceAtHand:
         self.tester: Tester = passes
         self.not_now: Callable[[], HoldReason | None] = lambda: None
         self.rules = Rules(probation=AT_ONCE)
-        self.slow_s = 0.0
+        self.busy = threading.Event()  # while it is set, no step is taken
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -119,9 +119,10 @@ class DeviceAtHand:
 
     def _run(self, runner: Runner) -> None:
         while not self._stop.is_set():
-            runner.step(self.desired)
+            if not self.busy.is_set():
+                runner.step(self.desired)
             self._write_status()
-            self._stop.wait(self.slow_s or 0.02)
+            self._stop.wait(0.02)
 
     def _write_status(self, at: datetime | None = None) -> None:
         in_use = self.activator.in_use
