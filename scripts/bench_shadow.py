@@ -1,13 +1,13 @@
-"""`run.py bench shadow`: what a candidate of the same size costs the active version, in one run, alternating.
+"""`run.py bench shadow`: what a candidate of the same size costs the active version.
 
-The agent runs as installed, on a clip, once without and once with a candidate that is meant to see every part: the same
-model under another release. Cases:
+The agent runs on a clip, with a candidate loaded: the same model under another release. In short turns the candidate is
+meant to see every part, or none; parts judged in the ones are compared with those in the others, so that other work on
+the machine meets both alike. Cases:
 - paced: a line at a steady pace, one station thread: the usual case, a core is idle;
 - paced_1_core: the same with the whole agent bound to one core: only the time between two parts is left;
 - full_1: one station thread as fast as it can, so that one core is always busy;
 - full_all: a station thread for each core, as fast as they can: there is nothing to lend.
-Ratios are medians of the rounds' own. Prints one JSON object on its last line. Needs the shared models and clips and
-mosquitto.
+Prints one JSON object on its last line. Needs the shared models and clips, and mosquitto.
 """
 
 from __future__ import annotations
@@ -36,10 +36,13 @@ CASES: Final[dict[str, dict[str, Any]]] = {
     "full_1": {"threads": 1},
     "full_all": {"threads": None},
 }
-FRAMES_PER_S = {"fast": 10.0, "slow": 2.0}
-MEASURED_S = 10.0
-SETTLED_S = 2.0
-CLIP_ROUNDS = {"fast": 14, "slow": 4}
+FRAMES_PER_S = {"fast": 20.0, "slow": 3.0}
+TURN_S = {"fast": 1.0, "slow": 3.0}
+TURNS = {"fast": 32, "slow": 16}
+# Of each turn: what was begun in the one before may still be on its way.
+LEFT_OUT_S = 0.3
+SEEN_BY_NONE = 1e-12
+CLIP_ROUNDS = {"fast": 16, "slow": 4}
 
 
 def main() -> int:
@@ -48,10 +51,14 @@ def main() -> int:
         prog="run.py bench shadow", description=__doc__.partition("\n")[0] if __doc__ else ""
     )
     parser.add_argument("--json", action="store_true", help="only the JSON line on standard output")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--models", nargs="+", choices=sorted(bench_agent.MODELS), default=["fast", "slow"])
     parser.add_argument("--cases", nargs="+", choices=sorted(CASES), default=list(CASES))
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--mqtt-port", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.child is not None:
+        return child(args.child, args.mqtt_port, args.models[0])
     broker = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if broker is None or not bench_agent.SOURCE_CLIP.exists():
         print("error: this bench needs the shared models and clips, and mosquitto.", file=sys.stderr)
@@ -67,7 +74,7 @@ def main() -> int:
 
 
 def measure(folder: Path, broker: bench_agent.Broker, args: argparse.Namespace) -> dict[str, Any]:
-    """Run each case with and without a candidate, in turn, `rounds` times."""
+    """Run each case `rounds` times."""
     from tests.support import shared_packages
 
     found: dict[str, dict[str, Any]] = {}
@@ -76,13 +83,11 @@ def measure(folder: Path, broker: bench_agent.Broker, args: argparse.Namespace) 
         bench_agent.make_clip(folder / bench_agent.CLIP_NAME)
         package = shared_packages.assemble(bench_agent.MODELS[model], bench_agent.SHARED, folder)
         twin = _twin(package)
-        runs: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {case: [] for case in args.cases}
+        runs: dict[str, list[dict[str, Any]]] = {case: [] for case in args.cases}
         for number in range(args.rounds):
             for case in args.cases:
-                order = (None, twin) if number % 2 == 0 else (twin, None)
-                pair = {bool(candidate): run(folder, broker, package, candidate, model, case) for candidate in order}
-                runs[case].append((pair[False], pair[True]))
-                print(f"{model} round {number + 1} {case}: {pair[False]} | {pair[True]}", file=sys.stderr, flush=True)
+                runs[case].append(run(folder, broker, package, twin, model, case))
+                print(f"{model} round {number + 1} {case}: {runs[case][-1]}", file=sys.stderr, flush=True)
         found[model] = {case: _summary(rounds) for case, rounds in runs.items()}
     return {
         "schema": "lineside.bench-shadow/1",
@@ -94,9 +99,9 @@ def measure(folder: Path, broker: bench_agent.Broker, args: argparse.Namespace) 
 
 
 def run(
-    folder: Path, broker: bench_agent.Broker, package: Path, candidate: Path | None, model: str, case: str
+    folder: Path, broker: bench_agent.Broker, package: Path, candidate: Path, model: str, case: str
 ) -> dict[str, Any]:
-    """Run `lineside run` on the clip for a while, and look at the parts it judged once the candidate ran."""
+    """Run the agent in a process of its own, and sort the parts it judged by whose turn it was."""
     options = CASES[case]
     pace = FRAMES_PER_S[model] if options.get("paced") else None
     data = Path(tempfile.mkdtemp(dir=folder))
@@ -105,52 +110,81 @@ def run(
     config.write_text(text, encoding="utf-8")
     _ask_for(data, package, candidate)
     broker.records.clear()
-    command = [sys.executable, "-m", "agent.cli", "run", "--config", str(config), "--log-level", "WARNING"]
+    command = [sys.executable, __file__, "--child", str(config), "--mqtt-port", str(broker.port), "--models", model]
     if options.get("one_core"):
         command = ["taskset", "-c", str(min(os.sched_getaffinity(0))), *command]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
+    told = json.loads(done.stdout.splitlines()[-1])
+    shutil.rmtree(data)
+    turns = {seen: [turn[1:] for turn in told["turns"] if turn[0] is seen] for seen in (False, True)}
+    return {
+        "without": _figures(broker.records, turns[False]),
+        "with": _figures(broker.records, turns[True]),
+        "chosen": told["chosen"],
+        "compared": told["compared"],
+        "skipped": told["skipped"],
+    }
+
+
+def child(config: Path, mqtt_port: int, model: str) -> int:
+    """Be the agent, and take turns: shown every part, shown none."""
+    from agent import settings
+    from agent.app import Agent
+
+    agent = Agent(settings.load(config, {}), credential="x" * 32, mqtt_host="127.0.0.1", mqtt_port=mqtt_port)
+    agent.start()
+    shadows, keeper = agent._shadows, agent._candidates  # noqa: SLF001
     try:
-        _wait(lambda: bool(broker.records), 60)
-        _wait(lambda: candidate is None or _shadow_of(data) is not None, 60)
-        time.sleep(SETTLED_S)
-        first = len(broker.records)
-        time.sleep(MEASURED_S)
-        account = _shadow_of(data)
+        until = time.monotonic() + 60
+        while not (running := [name for name in agent._models.models if shadows.running(name) is not None]):  # noqa: SLF001
+            if time.monotonic() > until:
+                raise TimeoutError("the candidate does not run")
+            time.sleep(0.02)
+        keeper.step = lambda *_: False  # type: ignore[method-assign]  # the rate is ours from now on
+        keeper.tend = lambda *_: False  # type: ignore[method-assign]
+        turns = []
+        for number in range(TURNS[model]):
+            seen = number % 4 in (1, 2)  # none, all, all, none: a drift meets both alike
+            shadows.set_rate(running[0], 1.0 if seen else SEEN_BY_NONE)
+            began = time.time()
+            time.sleep(TURN_S[model])
+            turns.append((seen, began + LEFT_OUT_S, time.time()))
+        (account,) = shadows.health("bench")
+        time.sleep(1.0)
     finally:
-        process.terminate()
-        process.wait(20)
-    return _figures(broker.records[first:], account)
+        agent.close()
+    told = {"turns": turns, "chosen": account.chosen, "compared": account.compared, "skipped": account.skipped}
+    print(json.dumps(told))
+    return 0
 
 
-def _figures(records: list[dict[str, Any]], account: dict[str, Any] | None) -> dict[str, Any]:
-    judged = [datetime.fromisoformat(record["judged_at"]).timestamp() for record in records]
-    grabbed = [datetime.fromisoformat(record["views"][0]["frame_at"]).timestamp() for record in records]
-    laps = sorted((done - seen) * 1000 for done, seen in zip(judged, grabbed, strict=True))
-    found = {
-        "parts": len(records),
-        "parts_per_s": round((len(records) - 1) / (max(judged) - min(judged)), 2),
+def _figures(records: list[dict[str, Any]], turns: list[list[float]]) -> dict[str, Any]:
+    laps, runs = [], []
+    for record in records:
+        judged = datetime.fromisoformat(record["judged_at"]).timestamp()
+        if any(begin <= judged < end for begin, end in turns):
+            seen = datetime.fromisoformat(record["views"][0]["frame_at"]).timestamp()
+            laps.append((judged - seen) * 1000)
+            runs.append(record["views"][0]["timings_ms"]["run"])
+    laps.sort()
+    return {
+        "parts_per_s": round(len(laps) / sum(end - begin for begin, end in turns), 2),
         "p50_ms": round(laps[len(laps) // 2], 2),
         "p99_ms": round(laps[min(len(laps) - 1, int(len(laps) * 0.99))], 2),
-        "run_p50_ms": round(statistics.median(record["views"][0]["timings_ms"]["run"] for record in records), 2),
+        "run_p50_ms": round(statistics.median(runs), 2),
     }
-    if account is not None:
-        found |= {"chosen": account["chosen"], "compared": account["compared"], "skipped": account["skipped"]}
-    return found
 
 
-def _summary(rounds: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
-    figures = ("parts_per_s", "p50_ms", "p99_ms", "run_p50_ms")
-    spread = [without["p99_ms"] for without, _ in rounds]
-    compared = [with_["compared"] / max(1, with_["chosen"]) for _, with_ in rounds]
+def _summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    names = rounds[0]["without"]
     return {
-        "without": {name: statistics.median(without[name] for without, _ in rounds) for name in figures},
-        "with": {name: statistics.median(with_[name] for _, with_ in rounds) for name in figures},
+        "without": {name: statistics.median(one["without"][name] for one in rounds) for name in names},
+        "with": {name: statistics.median(one["with"][name] for one in rounds) for name in names},
         "ratio": {
-            name: statistics.median(with_[name] / without[name] for without, with_ in rounds) for name in figures
+            name: statistics.median(one["with"][name] / one["without"][name] for one in rounds) for name in names
         },
-        "p99_without_least_and_most_ms": [min(spread), max(spread)],
-        "compared_of_chosen": statistics.median(compared),
-        "skipped": rounds[-1][1]["skipped"],
+        "compared_of_chosen": statistics.median(one["compared"] / max(1, one["chosen"]) for one in rounds),
+        "skipped": rounds[-1]["skipped"],
     }
 
 
@@ -177,7 +211,7 @@ def _twin(package: Path) -> Path:
     return twin
 
 
-def _ask_for(data: Path, active: Path, candidate: Path | None) -> None:
+def _ask_for(data: Path, active: Path, candidate: Path) -> None:
     """Leave the desired document, and the candidate's bytes and passed self-test, as earlier days would have."""
     from agent.deploy.shadow_memory import ShadowMemory
     from agent.deploy.shadow_plan import Remembered, Word
@@ -188,19 +222,17 @@ def _ask_for(data: Path, active: Path, candidate: Path | None) -> None:
     from wire.desired import Desired, DesiredModel
 
     running = packages.read_folder(active)
-    shadow = packages.read_folder(candidate) if candidate is not None else None
+    shadow = packages.read_folder(candidate)
     entry = DesiredModel(
         model=running.manifest.name,
         active=running.digest,
         release=1,
         deployment_id="00000000-0000-7000-8000-000000000001",
-        shadow=shadow.digest if shadow is not None else None,
+        shadow=shadow.digest,
         shadow_rate=1.0,
     )
     document = Desired(device=bench_agent.DEVICE, revision=1, models=(entry,))
     (data / "desired.json").write_bytes(codec.encode(document))
-    if shadow is None or candidate is None:
-        return
     store = Store(data / "models")
     for digest, source in [(file.digest, candidate / file.path) for file in shadow.index.files]:
         if not store.blob_path(digest).exists():
@@ -211,23 +243,6 @@ def _ask_for(data: Path, active: Path, candidate: Path | None) -> None:
     store.materialise(shadow.digest, shadow.index)
     tested = Remembered(digest=shadow.digest, word=Word.TESTED, memory_mb=50.0, runtime_version=RUNTIME_VERSION)
     ShadowMemory(data / "models").write(running.manifest.name, tested)
-
-
-def _shadow_of(data: Path) -> dict[str, Any] | None:
-    try:
-        status = json.loads((data / "status.json").read_bytes())
-    except (OSError, ValueError):
-        return None
-    shadows = [shadow for station in status["stations"] for shadow in station["health"]["shadows"]]
-    return shadows[0] if shadows else None
-
-
-def _wait(true: Any, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > until:
-            raise TimeoutError("the agent does not come to judge, or the candidate does not run")
-        time.sleep(0.02)
 
 
 if __name__ == "__main__":
