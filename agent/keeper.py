@@ -138,7 +138,7 @@ class Keeper:
         """Take candidates one step further, now that no deployment has anything to do."""
         try:
             if self._shadows is not None and go_on():
-                self._shadows.step(self._desired.current, lambda: go_on() and not self._must_read())
+                self._shadows.step(self._desired.current, go_on)
         except LinesideError as error:
             log.error("A candidate waits: %s", error, extra={"event": "shadow.held"})  # noqa: TRY400
 
