@@ -1,8 +1,8 @@
 """What each version has done at one station: counted with every part, for probation to judge.
 
 A part counts for the version whose session judged it, whichever is in use when its record is written. Setup and
-challenge parts are left out: they are shown on purpose, and say nothing of the line. Those of a clip are all its station
-has, so they count.
+challenge parts are left out: they are shown on purpose, and say nothing of the line. Those of a clip are all that its
+station has, so they count.
 """
 
 from __future__ import annotations
