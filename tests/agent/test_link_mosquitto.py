@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import random
 import signal
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from agent.clock import SystemClock
 from agent.uplink.dispatch import BEHIND_WINDOW
-from agent.uplink.link import PROTOCOL_MARK, WINDOW, Link, LinkSettings
+from agent.uplink.link import PROTOCOL_MARK, WINDOW
 from agent.uplink.outbox import Outbox
 from tests.support import brokers, records
 from tests.support.brokers import RunningBroker
 from tests.support.fake_fleet import FakeFleet
+from tests.support.link_side import DEVICE, device, until
 from wire import topics
 from wire.messages import Batch, Command, CommandName, Event, Lane, Reported, RunningModel, Severity
 
 REPO = Path(__file__).resolve().parents[2]
-DEVICE = "cell-1"
 
 
 @pytest.fixture
@@ -36,64 +33,6 @@ def mosquitto(tmp_path: Path) -> Iterator[RunningBroker]:
     broker = brokers.mosquitto(tmp_path).start()
     yield broker
     broker.stop()
-
-
-@dataclass
-class Side:
-    """The device's side of a test."""
-
-    outbox: Outbox
-    link: Link
-    wakes: list[float] = field(default_factory=list)
-    commands: list[Command] = field(default_factory=list)
-    told: list[tuple[str, Severity, str]] = field(default_factory=list)
-
-    def inspect(self, count: int, pause_s: float = 0.0, start: int = 1) -> None:
-        for n in range(start, start + count):
-            self.outbox.put_inspection(records.inspection(sequence=n), line_run="run7")
-            time.sleep(pause_s)
-
-
-@contextmanager
-def device(
-    folder: Path, broker: RunningBroker, *, resend_after_s: float = 1.0, start: bool = True, **settings: Any
-) -> Iterator[Side]:
-    outbox = Outbox(folder / "outbox.db", SystemClock(), device=DEVICE, resend_after_s=resend_after_s)
-    options: dict[str, Any] = {"boot": 1, "reconnect_first_s": 0.05, "reconnect_most_s": 0.5, **settings}
-    wakes: list[float] = []
-    commands: list[Command] = []
-    told: list[tuple[str, Severity, str]] = []
-    link = Link(
-        LinkSettings(device=DEVICE, host=broker.host, port=broker.port, **options),
-        outbox,
-        SystemClock(),
-        on_wake=lambda: wakes.append(time.monotonic()),
-        on_command=commands.append,
-        tell=lambda *event: told.append(event),
-        rng=random.Random(5),
-    )
-    side = Side(outbox=outbox, link=link, wakes=wakes, commands=commands, told=told)
-    if start:
-        link.start()
-    try:
-        yield side
-    finally:
-        link.stop(5)
-        assert not any(thread.name == "uplink" and thread is link._thread for thread in _alive())
-        outbox.close()
-
-
-def _alive() -> list[Any]:
-    import threading
-
-    return threading.enumerate()
-
-
-def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "still waiting"
-        time.sleep(0.01)
 
 
 def reported(revision: int = 0) -> Reported:
@@ -117,51 +56,6 @@ def test_records_become_rows_once_and_the_outbox_empties(tmp_path: Path, mosquit
         assert max(fleet.deliveries.values()) == 1, "something was sent twice for no reason"
         assert side.link.protocol == "5"
         assert side.link.counts().records_settled == len(fleet.rows)
-
-
-def test_a_record_after_a_pause_reaches_the_broker_within_about_a_tenth_of_a_second(
-    tmp_path: Path, mosquitto: RunningBroker
-) -> None:
-    with FakeFleet(mosquitto) as fleet, device(tmp_path, mosquitto) as side:
-        until(lambda: side.link.connected)
-        waits = []
-        for n in range(1, 11):
-            time.sleep(0.3)
-            start = time.monotonic()
-            seq = side.outbox.put_inspection(records.inspection(sequence=n), line_run="run7")
-            fleet.wait(lambda f, seq=seq: seq in f.seqs())
-            waits.append(time.monotonic() - start)
-        print(f"put to fleet: median {statistics.median(waits) * 1000:.0f} ms, worst {max(waits) * 1000:.0f} ms")
-        assert statistics.median(waits) < 0.12
-
-
-def test_records_in_a_stream_travel_a_few_at_a_time_and_wait_no_longer_than_a_third_of_a_second(
-    tmp_path: Path, mosquitto: RunningBroker
-) -> None:
-    with FakeFleet(mosquitto) as fleet, device(tmp_path, mosquitto) as side:
-        until(lambda: side.link.connected)
-        put_at: dict[int, float] = {}
-        waits: dict[int, float] = {}
-        for n in range(1, 41):
-            put_at[side.outbox.put_inspection(records.inspection(sequence=n), line_run="run7")] = time.monotonic()
-            time.sleep(0.05)
-            waits |= {seq: time.monotonic() - put_at[seq] for seq in fleet.seqs() - waits.keys()}
-        until(lambda: fleet.seqs() == put_at.keys())
-        assert max(waits.values()) < 0.4
-        assert side.link.counts().batches_sent < 20, "each record travelled alone"
-
-
-def test_an_idle_link_uses_no_processor(tmp_path: Path, mosquitto: RunningBroker) -> None:
-    with FakeFleet(mosquitto), device(tmp_path, mosquitto) as side:
-        until(lambda: side.link.connected)
-        time.sleep(0.3)
-        turns, before = [], side.link.heartbeat_ns
-        for _ in range(50):
-            time.sleep(0.02)
-            if side.link.heartbeat_ns != before:
-                before = side.link.heartbeat_ns
-                turns.append(before)
-        assert len(turns) <= 5, f"{len(turns)} turns in an idle second"
 
 
 def test_lost_and_repeated_answers_lose_nothing_and_repeat_no_row(tmp_path: Path, mosquitto: RunningBroker) -> None:

@@ -19,7 +19,11 @@ from tests.support import require
 from tests.support.belt_books import UNSEEN, Books
 
 PARTS = 2_000
-pytestmark = [pytest.mark.system, pytest.mark.timeout(480)]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.timeout(480),
+    pytest.mark.alone("the belt moves at its own pace, and each part has its moment"),
+]
 Outcome = tuple[dict[str, Any], Books]
 OPTIONS = Options(parts=PARTS, broker="mosquitto")
 
