@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import sqlite3
@@ -463,6 +464,27 @@ def test_a_full_outbox_pushes_out_the_least_precious_first_and_counts_it(tmp_pat
     again = opened(tmp_path / "o.db", max_bytes=2 * MUCH)
     assert again.stats().dropped_by_lane == stats.dropped_by_lane
     again.close()
+
+
+def test_what_a_candidate_made_of_parts_gives_way_to_every_other_record_and_pushes_out_none(tmp_path: Path) -> None:
+    pair = codec.decode((REPO / "tests/contract/vectors/shadow-pair/good-least.json").read_bytes(), ShadowPair)
+    box = opened(tmp_path / "o.db", max_bytes=MUCH)
+    while not box.stats().dropped_by_lane[Lane.SHADOW]:
+        box.put(Lane.SHADOW, pair)
+    while not box.stats().dropped_by_lane[Lane.HEALTH]:
+        box.put(Lane.HEALTH, records_health())
+    assert box.stats().unsettled_by_lane[Lane.SHADOW] == 0, "health went before all pairs did"
+    while not box.stats().dropped_by_lane[Lane.EVENTS]:
+        box.put(Lane.EVENTS, event("x" * 900))
+    before = box.stats()
+    for _ in range(3000):
+        with contextlib.suppress(LinesideError):  # storage.full, where there is no older pair to push out
+            box.put(Lane.SHADOW, pair)
+    after = box.stats()
+    assert after.unsettled_by_lane[Lane.EVENTS] == before.unsettled_by_lane[Lane.EVENTS]
+    assert after.unsettled_by_lane[Lane.SHADOW] < 3000
+    assert after.bytes <= MUCH + 200_000
+    box.close()
 
 
 def test_counters_that_gave_way_go_out_again_with_their_whole_count(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from agent.health import fit
 from agent.health.rates import FrameRates
 from wire import codec, topics
-from wire.messages import Batch, Entry, Health, Lane, ProcessHealth, StationHealth, ViewHealth
+from wire.messages import Batch, Entry, Health, Lane, ProcessHealth, ShadowHealth, StationHealth, ViewHealth
 
 SECOND_NS = 1_000_000_000
 
@@ -69,6 +69,8 @@ def health_of(stations: int, views: int, *, wrong: int = 0) -> Health:
         frames_dropped=2**50,
         not_ready="x" * 200,
         views=tuple(view(number, is_wrong=number < wrong) for number in range(views)),
+        shadows=(ShadowHealth(model="m" * 60, digest="d" * 64, chosen=2**50, compared=2**50, disagreed=2**50),)
+        * min(16, views),
     )
     return Health(
         at=datetime(2026, 11, 21, tzinfo=UTC),
