@@ -76,11 +76,16 @@ class Store:
             log.exception("%s: the record of installed versions is lost.", model, extra={"event": "store.damaged"})
             return Installed()
 
-    def commit(self, model: str, digest: str) -> None:
-        """Make a version the one that is loaded at boot; the one before it becomes `previous`. Safe to repeat."""
+    def commit(self, model: str, digest: str, former: str | None = None) -> None:
+        """Make a version the one that is loaded at boot. Safe to repeat.
+
+        Args:
+            former: the version that ran before it, which becomes `previous`; by default the one that was current.
+        """
         before = self.installed(model)
         if before.current != digest:
-            self._point(model, Installed(current=digest, previous=before.current))
+            previous = former if former not in (None, digest) else before.current
+            self._point(model, Installed(current=digest, previous=previous))
 
     def restore(self, model: str, former: str | None) -> None:
         """Make a former version the one that is loaded at boot, and forget the one that failed. Safe to repeat."""

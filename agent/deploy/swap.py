@@ -75,7 +75,7 @@ class Swap:
 
     def commit(self, attempt: Attempt, step: Commit) -> None:
         """Make the version in use the one loaded at boot, and end well."""
-        self._store.commit(attempt.model, step.digest)
+        self._store.commit(attempt.model, step.digest, attempt.former)
         self._logbook.enter(replace(attempt, fault=None), step.end)
 
     def fail(self, attempt: Attempt, step: Fail) -> None:

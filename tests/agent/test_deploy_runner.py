@@ -307,6 +307,21 @@ def test_boot_falls_back_to_previous_where_current_is_damaged(
     assert device.store.installed("parts").previous == releases[0].digest
 
 
+def test_the_version_that_ran_in_place_of_a_damaged_one_is_the_one_at_hand_afterwards(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    """The damaged one has never been replaced: as `previous` it would be no way back."""
+    device.run(wanted(releases[1]))
+    model = device.root / "store" / "packages" / releases[1].digest / "model.onnx"
+    model.write_bytes(b"damaged")
+    device.boot()
+    assert device.activator.in_use == releases[0].digest
+    device.run(wanted(releases[2]))
+    installed = device.store.installed("parts")
+    assert (installed.current, installed.previous) == (releases[2].digest, releases[0].digest)
+    assert device.store.package(releases[0].digest).digest == releases[0].digest
+
+
 def test_a_version_that_became_current_and_cannot_be_loaded_is_taken_back(
     device: TestDevice, releases: list[package.Package]
 ) -> None:
