@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from wire.histogram import Histogram
 from wire.ids import Count, Digest
 
-K = TypeVar("K", int, str)
+K = TypeVar("K")
 
 LOT_PARTS: Final = 50
 
@@ -107,4 +107,4 @@ def _histogram(looks: dict[int, int]) -> Histogram:
 
 
 def _sum(one: dict[K, int], other: dict[K, int]) -> dict[K, int]:
-    return {key: one.get(key, 0) + other.get(key, 0) for key in (*one, *(key for key in other if key not in one))}
+    return {key: one.get(key, 0) + other.get(key, 0) for key in [*one, *other]}
