@@ -153,6 +153,10 @@ def test_a_rollback_in_probation_ends_it_and_goes_no_further_back_though_the_ord
     assert "It misses scratches." in device.reports[-1].reason
     assert device.activator.in_use == device.store.installed(MODEL).current == releases[1].digest
     assert states_of(device, order) == [], "no deployment of its own"
+    (device.root / "store" / "orders" / f"{order.id}.answer.json").unlink()
+    device.orders.give(order)
+    device.run(wanted(releases[2]))
+    assert device.activator.in_use == releases[1].digest, "the same order once more goes no further back"
     check_reports(device.earlier + device.reports)
 
 
