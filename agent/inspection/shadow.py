@@ -7,6 +7,7 @@ the active version needs it. Whatever that leaves out is counted, with the reaso
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -169,7 +170,8 @@ class Shadows:
         views = shadow_pair.views_of(inspection, candidate.model)
         if not views or candidate.digest in {view.model_digest for view in views}:
             return None
-        if not shadow_pair.is_chosen(candidate.digest, inspection.id, candidate.rate):
+        rate = candidate.rate
+        if not shadow_pair.is_chosen(candidate.digest, inspection.id, rate):
             return None
         account = self._account(inspection.station, candidate)
         account.choose()
@@ -179,7 +181,7 @@ class Shadows:
         if why is None and candidate.rests(self._clock.monotonic_ns()):
             why = Skip.NO_CORE
         if why is None:
-            return Meant(candidate=candidate, account=account)
+            return Meant(candidate=candidate, account=account, rate=rate)
         account.skip(why)
         return None
 
@@ -187,7 +189,8 @@ class Shadows:
 
     def run(self, worker: Worker) -> None:
         """Judge one part after the other until told to stop."""
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        with contextlib.suppress(OSError):  # where threads have no priority of their own
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         while not worker.stop.is_set():
             worker.beat()
             part = self._mailbox.take(_TAKE_TIMEOUT_S)
@@ -221,7 +224,7 @@ class Shadows:
         if isinstance(sights, Skip):
             return sights
         pair = shadow_pair.pair_of(
-            part.inspection, model=candidate.model, digest=candidate.digest, rate=candidate.rate, sights=sights
+            part.inspection, model=candidate.model, digest=candidate.digest, rate=meant.rate, sights=sights
         )
         pair = shadow_pair.fitted(shadow_pair.with_pictures(pair, self._pictures.keep(part, pair)))
         try:

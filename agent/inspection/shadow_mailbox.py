@@ -19,10 +19,11 @@ Picture = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meant:
-    """A candidate a part is meant for, and the account that has counted it as chosen."""
+    """A candidate a part is meant for, the account that has counted it as chosen, and the rate it was chosen by."""
 
     candidate: Candidate
     account: Account
+    rate: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

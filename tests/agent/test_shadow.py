@@ -310,6 +310,18 @@ def test_a_candidate_that_never_comes_back_is_stopped_and_the_line_goes_on(
     assert two.accounts()[0].skipped[Skip.STOPPED] == 1
 
 
+def test_a_pair_names_the_rate_its_part_was_chosen_by(two: ShadowStand) -> None:
+    two.stations.activate(two.version())
+    two.candidate(two.version("swapped", 2), wrap=lambda session: SlowSession(session, 0.2))
+    two.show("red")
+    two.shadows.set_rate(MODEL, 1e-9)
+    two.idle()
+    (pair,) = two.pairs()
+    assert pair.rate == 1.0
+    two.show("red")
+    assert two.accounts()[0].chosen == 1
+
+
 def test_a_part_on_its_way_when_the_candidate_is_stopped_is_counted(two: ShadowStand) -> None:
     two.stations.activate(two.version())
     two.candidate(two.version("swapped", 2), wrap=lambda session: SlowSession(session, 5.0))
