@@ -169,8 +169,11 @@ def test_a_canceled_deployment_gives_the_device_back_what_ran_before(stand: Stan
 
 def test_a_first_deployment_that_is_canceled_leaves_no_version(stand: Stand) -> None:
     stand.enrol("cell-1")
-    stand.push("parts", 1)
-    deployment = stand.desire("cell-1", {"parts": 1})["models"][0]["deployment_id"]
+    digest = stand.push("parts", 1, model=b"1")
+    stand.push("parts", 2, model=b"2")
+    refused = stand.desire("cell-1", {"parts": 1})["models"][0]["deployment_id"]
+    take(stand, report(refused, digest, S.REFUSED, code="model.golden_mismatch"))  # it never ran
+    deployment = stand.desire("cell-1", {"parts": 2})["models"][0]["deployment_id"]
     assert cancel(stand, deployment).status_code == 200
     assert stand.send("GET", "/devices/cell-1/desired").json()["models"] == []
 
