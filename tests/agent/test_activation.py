@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +33,7 @@ from wire.package import Package, read_folder
 from wire.sampling import SamplingPlan
 
 MODEL = "colors"
+REPO = Path(__file__).resolve().parents[2]
 
 
 class Line(ScriptedLine):
@@ -224,6 +227,17 @@ def test_the_threads_of_a_session_do_not_keep_the_low_priority_it_was_built_at(
     own = os.getpriority(os.PRIO_PROCESS, 0)
     task = Path("/proc/self/task")
     assert {os.getpriority(os.PRIO_PROCESS, int(thread.name)) for thread in task.iterdir()} == {own}
+
+
+@pytest.mark.parametrize(("own", "lower"), [(0, 5), (10, 15), (17, 19)])
+def test_a_session_is_built_at_a_lower_priority_than_the_agents_own(own: int, lower: int) -> None:
+    program = (
+        "import os; from agent.inspection.session_builder import at_low_priority\n"
+        f"os.nice({own} - os.getpriority(os.PRIO_PROCESS, 0))\n"
+        "print(at_low_priority(lambda: os.getpriority(os.PRIO_PROCESS, 0)), os.getpriority(os.PRIO_PROCESS, 0))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPO)
+    assert done.stdout.split() == [str(lower), str(own)]
 
 
 # The exclusive form
