@@ -18,40 +18,12 @@ import psutil
 import pytest
 
 from tests.support import ports
-from tests.support.turns import Turns
+from tests.support.side_by_side import SideBySide
 
 REPO = Path(__file__).resolve().parent.parent
-# What waits longest begins first when tests run side by side; many short tests at the end keep every process busy.
-ORDER = ("system", "agent", "browser", "fleet", "docs", "unit", "contract")
 _PR_SET_CHILD_SUBREAPER = 36
 # Python's own helpers live as long as the process that started them.
 _PYTHONS_OWN = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
-
-
-class SideBySide:
-    """In a process that runs tests beside others: the order of files, and the turns of tests that are alone."""
-
-    def __init__(self, turns: Path) -> None:
-        self._turns = Turns(turns)
-
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Put files with tests that are alone last: they find the other processes at the end of their work."""
-        last = {item.path for item in items if item.get_closest_marker("alone")}
-
-        def rank(item: pytest.Item) -> tuple[bool, int]:
-            folder = item.path.relative_to(REPO / "tests").parts[0]
-            return item.path in last, ORDER.index(folder) if folder in ORDER else len(ORDER)
-
-        items.sort(key=rank)
-
-    @pytest.hookimpl(
-        wrapper=True, tryfirst=True
-    )  # outside of pytest-timeout: waiting for a turn is not the test's time
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        with self._turns.turn(alone=item.get_closest_marker("alone") is not None):
-            return (yield)
-
-
 _TURNS = pytest.StashKey[Path]()
 
 
@@ -59,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the file that holds the turns, in the process that starts the others; each of those takes it into use."""
     if hasattr(config, "workerinput"):
         config.pluginmanager.register(SideBySide(Path(config.workerinput["turns"])))
-    elif config.getoption("numprocesses", None):
+    elif config.getoption("tx", None):  # with -n
         handle, name = tempfile.mkstemp(prefix="lineside-turns-")
         os.close(handle)
         config.stash[_TURNS] = Path(name)
@@ -88,7 +60,7 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that was free a moment ago; `tests.support.ports.free_port()` gives more."""
+    """A TCP port on 127.0.0.1 where nobody listens; `tests.support.ports.free_port()` gives more."""
     return ports.free_port()
 
 

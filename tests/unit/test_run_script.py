@@ -228,6 +228,31 @@ def test_a_wrong_command_line_is_status_2(arguments: list[str]) -> None:
     assert subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True).returncode == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["test"], ["-n", "3"]),
+        (["test", "tests/unit/test_rules.py", "-x"], ["tests/unit/test_rules.py", "-x"]),
+        (["test", "-n", "4", "--durations=5"], ["-n", "4", "--durations=5"]),
+    ],
+)
+def test_the_whole_suite_runs_side_by_side_and_anything_less_as_typed(
+    run: ModuleType, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: list[str]
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(run, "ensure_installed", lambda name: None)
+    monkeypatch.setattr(run.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    monkeypatch.setattr(run.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(run, "run", lambda command: started.append(command) or 1)
+    assert run.main(arguments) == 1
+    assert started == [[str(run.PYTHON), "-m", "pytest", *words]]
+
+
+def test_a_large_machine_runs_eight_tests_at_a_time(run: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run.os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    assert run.beside() == 8
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_ends_what_was_started_and_is_told_by_the_exit_status(
     tmp_path: Path, number: signal.Signals, status: int
