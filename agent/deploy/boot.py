@@ -48,11 +48,24 @@ def recover(store: Store, journal: Journal, *, crashed: bool) -> None:
         if attempt.state is S.ACTIVATING:
             if installed.current == attempt.digest and attempt.tries <= plan_swapped.ACTIVATE_TRIES:
                 journal.write(replace(attempt, tries=attempt.tries + 1))  # it will be loaded now
-        elif attempt.state is S.PROBATION and crashed and attempt.fault is None:
+        elif (
+            attempt.state is S.PROBATION
+            and crashed
+            and attempt.fault is None
+            and not _is_all_there_is(installed, attempt)
+        ):
             log.error("%s: %s", model, _CRASHED, extra={"event": "deployment.crashed"})
             journal.write(attempt.failed("deployment.crashed", _CRASHED))
         else:
             journal.write(attempt.aged(BOOT_COSTS_S))
+
+
+def _is_all_there_is(installed: Installed, attempt: Attempt) -> bool:
+    """Tell whether the version in probation is the current one by now, and there is none before it.
+
+    It has passed, or was current before and is being repaired: taking it away would stop the line for one crash.
+    """
+    return installed.current == attempt.digest and attempt.former is None
 
 
 def loadable(installed: Installed, attempt: Attempt | None) -> tuple[str, ...]:

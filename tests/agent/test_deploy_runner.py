@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from agent.deploy import plan_holds
 from agent.deploy.facts import Limits
 from agent.deploy.outlook import Rules
+from agent.deploy.probation import ProbationLimits
 from agent.deploy.selftest import SelfTestResult
 from tests.support.deploying import (
     FakeActivator,
@@ -320,6 +321,24 @@ def test_the_version_that_ran_in_place_of_a_damaged_one_is_the_one_at_hand_after
     installed = device.store.installed("parts")
     assert (installed.current, installed.previous) == (releases[2].digest, releases[0].digest)
     assert device.store.package(releases[0].digest).digest == releases[0].digest
+
+
+def test_a_crash_while_the_only_version_of_a_device_is_repaired_does_not_take_it_out_of_use(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    """It was current before; without it the line would stand."""
+    device.store.package(releases[0].digest).model_path.write_bytes(b"damaged")
+    device.boot()
+    assert device.activator.in_use is None
+    device.options = replace(device.options, rules=Rules(probation=ProbationLimits(parts=10, watch_s=0.0)))
+    device.boot()
+    device.run(wanted(releases[0], number=50))
+    assert device.states(50)[-1] is S.PROBATION
+    device.boot(crashed=True)
+    assert device.activator.in_use == releases[0].digest
+    device.activator.judged(ok=10)
+    device.run(wanted(releases[0], number=50))
+    assert device.states(50)[-1] is S.SUCCEEDED
 
 
 def test_a_version_that_became_current_and_cannot_be_loaded_is_taken_back(
