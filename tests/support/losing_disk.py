@@ -202,11 +202,11 @@ class Watch:
         yield "names kept, bytes torn", self._names, torn
         for number, chosen in enumerate(self._orders()):
             names = dict(self._safe_names)
-            for folder, name, file in chosen:
-                if file is None:
+            for folder, name, changed in chosen:
+                if changed is None:
                     names.pop((folder, name), None)
                 else:
-                    names[folder, name] = file
+                    names[folder, name] = changed
             yield f"other order {number}, bytes lost", names, empty
             yield f"other order {number}, bytes kept", names, contents
 
