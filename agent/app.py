@@ -142,7 +142,7 @@ class Agent:
         try:
             self._outbox.meta_set(_BOOT_KEY, str(boot))
             salt = self._sampling_salt()
-            self._former_end = ending.begin(self._outbox)
+            self._former_end = ending.former(self._outbox)
             self._store = Store(data_dir / "models")
             self._spool = PictureSpool(data_dir / "pictures", max_bytes=settings.outbox.pictures_max_mb * _MIB)
         except LinesideError:
@@ -295,7 +295,12 @@ class Agent:
         return needed_mb is not None and not headroom.fits(headroom.available_mb(), needed_mb, _KEEP_FREE_MEMORY_MB)
 
     def start(self) -> None:
-        """Start all threads; the stations first, so that no trigger waits for a network."""
+        """Start all threads; the stations first, so that no trigger waits for a network.
+
+        Raises:
+            LinesideError: `storage.full` where that the run has begun cannot be noted.
+        """
+        ending.begin(self._outbox)
         self._tell_former_end()
         for thread in self._threads:
             thread.start()

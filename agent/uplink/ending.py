@@ -28,23 +28,33 @@ class Marks(Protocol):
     def meta_set(self, key: str, value: str) -> None: ...
 
 
-def begin(marks: Marks, boot_id: str | None = None) -> Ending:
-    """Return how the last run ended, and note that a new one has begun.
+def former(marks: Marks, boot_id: str | None = None) -> Ending:
+    """Return how the last run ended.
 
     Args:
         boot_id: of the machine's run, by default the kernel's own; where it is unknown a crash counts as a power cut.
-
-    Raises:
-        LinesideError: `storage.full` where the mark finds no room.
     """
     now = boot_id if boot_id is not None else _machine_boot()
     mark = marks.meta_get(_RUNNING_KEY)
-    marks.meta_set(_RUNNING_KEY, now)
     if mark is None:
         return Ending.FIRST
     if mark == "":
         return Ending.CLEAN
     return Ending.KILLED if mark == now != "unknown" else Ending.POWER_CUT
+
+
+def begin(marks: Marks, boot_id: str | None = None) -> Ending:
+    """Return how the last run ended, and note that a new one has begun; call it once nothing keeps it from running.
+
+    A start that fails before, for a camera or a setting, is no run: it must not look like a crash to the next one.
+
+    Raises:
+        LinesideError: `storage.full` where the mark finds no room.
+    """
+    now = boot_id if boot_id is not None else _machine_boot()
+    ended = former(marks, now)
+    marks.meta_set(_RUNNING_KEY, now)
+    return ended
 
 
 def end(marks: Marks) -> None:
