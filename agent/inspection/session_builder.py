@@ -1,4 +1,4 @@
-"""Builds and warms sessions beside the line: on a thread of low priority, with pictures that nobody waits for."""
+"""Builds sessions beside the line, on a thread of low priority, and warms them with pictures that nobody waits for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wire.model_input import Unit
 
 T = TypeVar("T")
 
-ROUNDS: Final = 3
+ROUNDS: Final = 2
 _NICENESS: Final = 5
 _LOWEST: Final = 19
 _BUDGET_S: Final = 5.0
@@ -67,7 +67,10 @@ def at_low_priority(build: Callable[[], T], *, threads: int = 1) -> T:
 
 
 def warm(warm_ups: Sequence[WarmUp], *, rounds: int = ROUNDS, budget_s: float = _BUDGET_S) -> None:
-    """Let each pipeline look at a grey picture, with the parameters in force: the first looks of a session are slow.
+    """Let each pipeline look at a grey picture, with the parameters in force: the first look of a session is slow.
+
+    Not at low priority: a look holds the interpreter now and then, and where other work keeps the cores busy, the line
+    would wait for a thread that waits for its turn.
 
     Args:
         rounds: looks of each pipeline; after the first round the time is bounded.

@@ -151,7 +151,7 @@ class Stations:
                 station: self._books[station].with_model(base, name, loaded) for station, base in bases.items()
             }
             warm_ups = self._warm_ups(package, catalogues)
-            at_low_priority(lambda: warm(warm_ups, rounds=ROUNDS if former is not None else 1), threads=threads)
+            warm(warm_ups, rounds=ROUNDS if former is not None else 1)
             warm_ns = time.monotonic_ns()
             swap.swap(self._workers, catalogues, self._swap_timeout_s)
         except LinesideError:
@@ -162,7 +162,7 @@ class Stations:
         if former is not None:
             former.session.close()
         self._forget_memory()
-        runtime.trim()  # what optimising the graph took, and what the old session held
+        runtime.trim()  # what building the session took, and what the old one held
         self._growth.restart()
         self.last_swap = SwapTimes(
             build_ms=(built_ns - began_ns) / 1e6,
