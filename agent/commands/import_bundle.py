@@ -126,8 +126,10 @@ def _inventory(data_dir: Path, status: Status | None) -> Inventory:
 
 def _refuse_early(chosen: Found, inventory: Inventory, digest: str | None) -> None:
     """Refuse what the agent would refuse, before anything is copied where that is known by then."""
+    from agent.deploy import order_rules
+
     attempt = inventory.attempt(chosen.model)
-    if attempt is not None and attempt.state.value in ("activating", "probation"):
+    if attempt is not None and order_rules.keeps_others_out(attempt):
         raise LinesideError(
             "resource.conflict",
             f"{chosen.model} release {attempt.release} is in {scenes.state_words(attempt)}.",

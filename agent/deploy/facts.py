@@ -54,6 +54,7 @@ class Facts:
     Args:
         now: for the deadlines of holds.
         attempt: the latest attempt in the journal, ended or not.
+        document_known: the desired document is; where it names no version, none is desired.
         ended_before: the desired deployment has ended here, and another one came after it.
         inferring: the digest of the session in use; None where none is.
         waiting: a pause between two tries is not over.
@@ -69,6 +70,7 @@ class Facts:
 
     now: datetime = datetime(1970, 1, 1, tzinfo=UTC)
     attempt: Attempt | None = None
+    document_known: bool = True
     ended_before: bool = False
     inferring: ids.Digest | None = None
     waiting: bool = False

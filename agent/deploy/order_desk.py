@@ -16,6 +16,7 @@ from agent.deploy.logbook import Logbook
 from agent.deploy.orders import Order, Orders
 from agent.deploy.pauses import Pauses
 from agent.deploy.store import Store
+from agent.deploy.verify import RELEASE_UNKNOWN
 from wire.deployment import DeploymentState as S
 from wire.deployment import Origin
 from wire.errors import LinesideError
@@ -95,7 +96,8 @@ class OrderDesk:
         latest = remembered.attempt
         if latest is not None and not latest.has_ended:
             reason = f"{order.by or 'Somebody at the device'} asked for version {outcome.digest[:12]} meanwhile."
-            self._logbook.enter(latest.failed("deployment.overruled", reason), S.FAILED_NO_CHANGE)
+            end = S.FAILED_REVERTED if latest.state is S.PROBATION else S.FAILED_NO_CHANGE
+            self._logbook.enter(latest.failed("deployment.overruled", reason), end)
         self._pauses.end(outcome.model)
         self._logbook.keep(
             Attempt(
@@ -113,12 +115,12 @@ class OrderDesk:
         return f"Version {outcome.digest[:12]} of {outcome.model} is being deployed."
 
     def _release_of(self, digest: str) -> int:
-        """Return the release of a version on disk; 0 where its index is damaged, which its verification will say."""
+        """Return the release of a version on disk; 0 where its index is damaged, which its verification will repair."""
         try:
             index = self._store.index(digest)
         except LinesideError:
             index = None
-        return index.release if index is not None else 0
+        return index.release if index is not None else RELEASE_UNKNOWN
 
     def _collects(self, order: Order) -> bool:
         try:

@@ -89,6 +89,14 @@ def decide(order: Order, remembered: ModelJournal, installed: Installed) -> Outc
             assert_never(order.kind)
 
 
+def keeps_others_out(attempt: Attempt) -> bool:
+    """Tell whether no version may be imported now, for one of that model is being swapped in or watched.
+
+    A first version in probation keeps none out: there is nothing to go back to, and a line may stand still for days.
+    """
+    return attempt.state is S.ACTIVATING or (attempt.state is S.PROBATION and attempt.former is not None)
+
+
 def _confirm(order: Order, attempt: Attempt | None) -> Outcome:
     waits = attempt is not None and attempt.hold is not None
     if attempt is None or not waits or attempt.hold is None:
@@ -118,7 +126,7 @@ def _roll_back(order: Order, model: str, attempt: Attempt | None, installed: Ins
 def _import(order: Order, model: str, attempt: Attempt | None) -> Outcome:
     if order.digest is None or order.release is None:
         return Refused(code="usage.invalid", text="The order does not say which version.")
-    if attempt is not None and attempt.state in _BEGUN:
+    if attempt is not None and keeps_others_out(attempt):
         return Refused(
             code=_CONFLICT,
             text=f"Version {attempt.digest[:12]} of {model} is in {attempt.state.value}. Let it pass, confirm it, or "

@@ -59,12 +59,20 @@ class Outlook:
     rules: Rules
     available_mb: Callable[[], float | None] = headroom.available_mb
 
-    def facts(self, model: str, entry: desired.DesiredModel | None, unneeded: Callable[[], tuple[str, ...]]) -> Facts:
+    def facts(
+        self,
+        model: str,
+        entry: desired.DesiredModel | None,
+        unneeded: Callable[[], tuple[str, ...]],
+        *,
+        document_known: bool,
+    ) -> Facts:
         """Return the facts about one model.
 
         Args:
             entry: what is desired of it.
             unneeded: looks for what nothing on the disk refers to; asked only where it may be collected.
+            document_known: the desired document is.
         """
         remembered = self.journal.of(model)
         attempt = self.logbook.latest(model)
@@ -74,6 +82,7 @@ class Outlook:
         return Facts(
             now=self.clock.now_utc(),
             attempt=attempt,
+            document_known=document_known,
             ended_before=entry is not None and remembered.has_ended(entry.deployment_id),
             inferring=inferring,
             waiting=self.pauses.lasts(model),

@@ -45,7 +45,9 @@ def plan(installed: Installed, wanted: desired.DesiredModel | None, facts: Facts
        d. its verdicts have shifted, or a person was asked already, and nobody has confirmed it: Hold; undone when the
           hold's time is over;
        e. it has passed: Commit as `succeeded`; else nothing.
-    3. Nothing is desired, or the desired deployment has ended here: Collect what is unneeded, else nothing.
+    3. Nothing is desired, or the desired deployment has ended here:
+       a. an unfinished attempt is given up, unless nobody knows what is desired: Fail with `failed_no_change`;
+       b. Collect what is unneeded, else nothing.
     4. A new deployment (an unfinished attempt at another one is abandoned; the fleet calls it superseded):
        Commit as `already_installed` where its digest is kept here and being inferred with, else Download.
     5. A refusal was noted, or bytes differed from their digest once more than allowed: Refuse.
@@ -68,6 +70,8 @@ def plan(installed: Installed, wanted: desired.DesiredModel | None, facts: Facts
     if attempt is not None and attempt.state is S.PROBATION:
         return plan_swapped.on_probation(attempt, wanted, facts)
     if wanted is None or _is_over(attempt, wanted, facts):
+        if attempt is not None and not attempt.has_ended and facts.document_known:
+            return Fail(end=S.FAILED_NO_CHANGE, code="deployment.withdrawn", reason="It is no longer asked for.")
         return Collect(digests=facts.unneeded) if facts.unneeded else None
     if attempt is None or attempt.deployment_id != wanted.deployment_id or attempt.state is S.QUEUED:
         if facts.inferring == wanted.active and wanted.active in (installed.current, installed.previous):

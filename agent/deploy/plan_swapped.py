@@ -55,7 +55,7 @@ def on_probation(
     if not _is_wanted(attempt, wanted):
         return _undone(attempt, facts, "deployment.withdrawn", "It is no longer asked for.")
     if facts.inferring != attempt.digest:
-        return _undone(attempt, facts, _ACTIVATION_FAILED, "It was not loaded again: another version infers.")
+        return _undone(attempt, facts, _ACTIVATION_FAILED, _why_not_in_use(attempt, facts))
     passed = Commit(digest=attempt.digest, end=S.SUCCEEDED)
     if attempt.urgent:
         return passed
@@ -72,6 +72,12 @@ def on_probation(
     if attempt.hold is not None or question:
         return _asked(attempt, facts, question)
     return passed if isinstance(facts.finding, Passed) else None
+
+
+def _why_not_in_use(attempt: Attempt, facts: Facts) -> str:
+    if facts.inferring is not None:
+        return "It was not loaded again: another version infers."
+    return f"It could not be loaded again, or no recipe in force on this device looks with {attempt.model} any more."
 
 
 def _asked(attempt: Attempt, facts: Facts, question: str) -> Hold | Revert | Fail | None:

@@ -111,7 +111,7 @@ class Preparation:
         """Check every byte, the manifest, and that the version suits this device."""
         attempt = self._logbook.begin(attempt)
         try:
-            verify.verify(self._store, attempt, self._device)
+            verified = verify.verify(self._store, attempt, self._device)
         except LinesideError as error:
             if error.code == "deployment.digest_mismatch":
                 fault = faults.fault_from(error, FaultKind.PASSING)
@@ -119,7 +119,7 @@ class Preparation:
             else:
                 self._logbook.keep(replace(attempt, fault=faults.fault_from(error, FaultKind.FAILURE)))
             return
-        self._logbook.enter(attempt, S.SELF_TESTING)
+        self._logbook.enter(replace(attempt, release=verified.manifest.release), S.SELF_TESTING)
 
     def self_test(self, attempt: Attempt, go_on: Callable[[], bool]) -> None:
         """Run the golden samples in a child process."""

@@ -192,7 +192,8 @@ class Runner:
             self._logbook.report(model)
             self._logbook.count_time(model, self._observed.of)
             entry = models.get(model)
-            facts = self._outlook.facts(model, entry, self._unneeded if wanted is not None else tuple)
+            is_known = wanted is not None
+            facts = self._outlook.facts(model, entry, self._unneeded if is_known else tuple, document_known=is_known)
             self._note_progress(model, facts.attempt)
             step = plan.plan(self._store.installed(model), entry, facts)
             if step is not None:
@@ -300,7 +301,10 @@ class Runner:
         remembered = self._journal.of(model)
         latest = remembered.attempt
         if latest is not None and (
-            latest.state in (S.ACTIVATING, S.PROBATION) or entry is None or latest.deployment_id == entry.deployment_id
+            latest.state in (S.ACTIVATING, S.PROBATION)
+            or entry is None
+            or latest.deployment_id == entry.deployment_id
+            or remembered.has_ended(entry.deployment_id)
         ):
             return latest
         if entry is None:

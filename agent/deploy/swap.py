@@ -64,6 +64,12 @@ class Swap:
             active = self._activator.activate(self._store.package(attempt.digest), exclusive=step.exclusive)
             if active != attempt.digest:
                 raise LinesideError("deployment.activation_failed", f"The session holds {active[:12]} instead.")  # noqa: TRY301
+            if self._activator.inferring(attempt.model) is None:
+                raise LinesideError(  # noqa: TRY301
+                    "deployment.activation_failed",
+                    f"No recipe in force on this device looks with {attempt.model}. Give a station one that does, then "
+                    "ask for it again; `lineside status` names the recipes that are refused.",
+                )
         except LinesideError as error:
             self._logbook.keep(attempt.failed("deployment.activation_failed", str(error)))
 

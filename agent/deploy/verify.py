@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from agent.deploy import compatibility
 from agent.deploy.attempt import Attempt
 from agent.deploy.store import Store
 from wire import package
 from wire.errors import LinesideError
+
+# Of a version to go back to, whose index was damaged on disk; its digest says well enough which one is meant.
+RELEASE_UNKNOWN: Final = 0
 
 
 def verify(store: Store, attempt: Attempt, device: compatibility.DeviceFacts) -> package.Package:
@@ -22,7 +27,7 @@ def verify(store: Store, attempt: Attempt, device: compatibility.DeviceFacts) ->
             fault; `storage.full` or `storage.corrupt` where the disk is.
     """
     index = _index(store, attempt.digest)
-    if (index.model, index.release) != (attempt.model, attempt.release):
+    if index.model != attempt.model or attempt.release not in (RELEASE_UNKNOWN, index.release):
         raise LinesideError(
             "package.invalid",
             f"Asked for {attempt.model} release {attempt.release}; "

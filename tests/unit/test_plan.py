@@ -324,6 +324,24 @@ CASES: dict[str, tuple[Installed, DesiredModel | None, Facts, Step | None]] = {
         Facts(attempt=attempt(S.SUCCEEDED), inferring=NEW, unneeded=(OTHER,)),
         Collect(digests=(OTHER,)),
     ),
+    "3a it was taken back on its way": (
+        ON_OLD,
+        None,
+        Facts(attempt=attempt(S.STAGED), inferring=OLD),
+        Fail(end=S.FAILED_NO_CHANGE, code="deployment.withdrawn", reason="It is no longer asked for."),
+    ),
+    "3a it was taken back for one that was over before": (
+        ON_OLD,
+        replace(WANTED, deployment_id=OTHER_ID),
+        Facts(attempt=held(NO_SPACE, 60.0, NOW), inferring=OLD, ended_before=True),
+        Fail(end=S.FAILED_NO_CHANGE, code="deployment.withdrawn", reason="It is no longer asked for."),
+    ),
+    "3b nobody knows whether it was taken back": (
+        ON_OLD,
+        None,
+        Facts(attempt=attempt(S.STAGED), inferring=OLD, document_known=False),
+        None,
+    ),
     # rule 4: a new deployment
     "4 a first deployment": (ON_OLD, WANTED, Facts(inferring=OLD), Download(digest=NEW)),
     "4 another one is abandoned": (
