@@ -14,6 +14,16 @@ from agent.clock import Clock
 
 # A thread that carries one part after the other leaves its place for less than this between two looks.
 IDLE_NS: Final = 5_000_000
+# One that left it for no longer in all this time is at its limit: whatever ran beside it would take from its pace.
+PAUSE_WITHIN_NS: Final = 1_000_000_000
+
+
+@dataclass(slots=True)
+class _Pace:
+    """When a thread left its place, None while it has or awaits one, and when its last pause was over (monotonic)."""
+
+    left_ns: int | None
+    paused_ns: int
 
 
 @dataclass(slots=True, order=True)
@@ -33,8 +43,8 @@ class Turns:
     and starves none. Whoever is not served by the deadline leaves without a turn, since the verdict could no longer be
     used; so neither a long queue nor a model that hangs holds anybody longer than that.
 
-    A place that nobody wants may be borrowed. It stays free for all looks: whoever takes the last free one takes it
-    from the borrower, and does not wait for it.
+    A place that nobody wants may be borrowed, unless a thread is at its limit. It stays free for all looks: whoever
+    takes the last free one takes it from the borrower, and does not wait for it.
 
     Args:
         places: usable cores, divided by the threads one look runs on.
@@ -47,6 +57,7 @@ class Turns:
         self._queue: list[_Waiting] = []
         self._numbers = itertools.count()
         self._busy_until_ns = 0
+        self._paces: dict[int, _Pace] = {}
         self._revoke: Callable[[], None] | None = None
         self.refused_count = 0
 
@@ -69,7 +80,8 @@ class Turns:
         with self._lock:
             if self._revoke is not None or not self._free:
                 return False
-            if self._clock.monotonic_ns() < self._busy_until_ns + IDLE_NS:
+            now_ns = self._clock.monotonic_ns()
+            if now_ns < self._busy_until_ns + IDLE_NS or self._is_anyone_at_the_limit(now_ns):
                 return False
             self._revoke = revoke
             return True
@@ -79,12 +91,33 @@ class Turns:
         with self._lock:
             self._revoke = None
 
+    def _is_anyone_at_the_limit(self, now_ns: int) -> bool:
+        self._paces = {
+            thread: pace
+            for thread, pace in self._paces.items()
+            if pace.left_ns is None or now_ns - pace.left_ns < IDLE_NS
+        }  # what is left out has paused
+        return any(now_ns - pace.paused_ns > PAUSE_WITHIN_NS for pace in self._paces.values())
+
+    def _note_begin(self, now_ns: int) -> None:
+        pace = self._paces.setdefault(threading.get_ident(), _Pace(left_ns=now_ns, paused_ns=now_ns))
+        if pace.left_ns is not None and now_ns - pace.left_ns >= IDLE_NS:
+            pace.paused_ns = now_ns
+        pace.left_ns = None
+
+    def _note_end(self, now_ns: int) -> None:
+        pace = self._paces.get(threading.get_ident())
+        if pace is not None:
+            pace.left_ns = now_ns
+
     def _take(self, due_ns: int) -> bool:
-        if self._clock.monotonic_ns() > due_ns:
+        now_ns = self._clock.monotonic_ns()
+        if now_ns > due_ns:
             with self._lock:
                 self.refused_count += 1
             return False
         with self._lock:
+            self._note_begin(now_ns)
             if self._free:
                 self._free -= 1
                 if not self._free and self._revoke is not None:
@@ -99,16 +132,19 @@ class Turns:
                 return True
             waiting.gone = True
             self.refused_count += 1
+            self._note_end(self._clock.monotonic_ns())
             return False
 
     def _give_back(self) -> None:
         """Hand the place to whoever is due first; a place is free only while nobody waits."""
+        now_ns = self._clock.monotonic_ns()
         with self._lock:
+            self._note_end(now_ns)
             while self._queue:
                 first = heapq.heappop(self._queue)
                 if not first.gone:
                     first.granted.set()
                     return
             if not self._free:
-                self._busy_until_ns = self._clock.monotonic_ns()
+                self._busy_until_ns = now_ns
             self._free += 1

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from agent.capture.encode import jpeg
 from agent.inspection import shadow, shadow_look, shadow_pictures
+from agent.inspection.shadow_mailbox import Picture
 from agent.inspection.shadow_pair import Skip
 from agent.vision.runtime import OnnxSession
 from tests.support.shadowing import MODEL, ShadowStand, SlowSession, stand
@@ -73,8 +75,9 @@ def test_the_accounts_add_up_at_any_moment_under_load(two: ShadowStand) -> None:
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    for _ in range(400):
+    for number in range(400):
         two.show("red")
+        time.sleep(0.01 * (number % 20 == 0))
     two.idle()
     done.set()
     watcher.join()
@@ -94,7 +97,12 @@ def test_nothing_is_copied_for_parts_that_are_not_to_be_judged_next(
     candidate = two.candidate(two.version("swapped", 2), rate=0.5, wrap=lambda session: SlowSession(session, 0.1))
     copies: list[int] = []
     copy = two.shadows._mailbox.copy
-    monkeypatch.setattr(two.shadows._mailbox, "copy", lambda pictures: (copies.append(1), copy(pictures))[1])
+
+    def counted(pictures: Mapping[str, Picture]) -> dict[str, Picture]:
+        copies.append(1)
+        return copy(pictures)
+
+    monkeypatch.setattr(two.shadows._mailbox, "copy", counted)
     for _ in range(40):
         two.show("red")
     two.idle()
@@ -108,8 +116,13 @@ def test_the_picture_of_a_part_they_disagree_about_is_kept_once_and_outside_of_t
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, floor_rate: float
 ) -> None:
     encoded: list[int] = []
-    encode = shadow_pictures.jpeg
-    monkeypatch.setattr(shadow_pictures, "jpeg", lambda picture: (encoded.append(1), encode(picture))[1])
+    encode = jpeg
+
+    def counted(picture: Picture) -> tuple[bytes, str]:
+        encoded.append(1)
+        return encode(picture)
+
+    monkeypatch.setattr(shadow_pictures, "jpeg", counted)
     with stand(tmp_path, floor_rate=floor_rate) as made:
         made.stations.activate(made.version())
         made.candidate(made.version("swapped", 2))

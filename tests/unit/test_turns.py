@@ -147,3 +147,30 @@ def test_a_look_takes_the_last_place_from_the_borrower_and_does_not_wait_for_it(
     turns.end_borrowing()
     with turns.turn(clock.monotonic_ns() + 10**9), turns.turn(clock.monotonic_ns() + 10**9):
         assert revoked == ["now"], "who has returned the place is not asked for it"
+
+
+def test_no_place_is_lent_beside_a_thread_that_never_pauses() -> None:
+    clock = FakeClock()
+    turns = Turns(2, clock)
+
+    def look(pause_s: float) -> None:
+        with turns.turn(clock.monotonic_ns() + 10**9):
+            clock.advance(0.03)
+        clock.advance(pause_s)
+
+    for _ in range(50):
+        look(0.002)
+    assert not turns.borrow(lambda: None), "it has not paused for over a second"
+    with turns.turn(clock.monotonic_ns() + 10**9):
+        assert not turns.borrow(lambda: None)
+    for _ in range(50):
+        look(0.02)
+    assert turns.borrow(lambda: None)
+    turns.end_borrowing()
+    with turns.turn(clock.monotonic_ns() + 10**9):
+        assert turns.borrow(lambda: None), "a line with pauses keeps one core only"
+        turns.end_borrowing()
+    for _ in range(50):
+        look(0.002)
+    clock.advance(0.01)
+    assert turns.borrow(lambda: None), "it has stopped"
