@@ -115,10 +115,26 @@ class ProbationReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SelfTestReport:
+    """What the self-test measured on this device.
+
+    Args:
+        latency_p95_ms: of a look.
+        memory_mb: the peak of the process that tested it, in 2**20 bytes.
+        load_ms: until a session has looked a few times.
+    """
+
+    latency_p95_ms: Annotated[float, msgspec.Meta(ge=0.0)]
+    memory_mb: Annotated[float, msgspec.Meta(ge=0.0)]
+    load_ms: Annotated[float, msgspec.Meta(ge=0.0)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentReport:
     """A device's word on one deployment.
 
     Args:
+        attempt: how often the work that led to this state was begun.
         sequence: counts the reports of this deployment; the fleet moves the deployment by a higher one only. An equal
             one is a duplicate and a lower one stale: both are kept and acknowledged, and change nothing.
         code: a key of the error register where the state is a refusal or a failure.
@@ -126,6 +142,7 @@ class DeploymentReport:
         origin, by: who asked for it; `by` names the person where that was on the device.
         release: of the version, where the device knows it.
         probation: so far; None before probation.
+        tested: once it is staged.
     """
 
     deployment_id: Uuid
@@ -143,3 +160,4 @@ class DeploymentReport:
     by: ShortText = ""
     release: Count | None = None
     probation: ProbationReport | None = None
+    tested: SelfTestReport | None = None

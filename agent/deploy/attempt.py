@@ -7,7 +7,16 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from agent.deploy.figures import Figures
-from wire.deployment import ENDS, DeploymentReport, DeploymentState, Hold, HoldReason, Origin, ProbationReport
+from wire.deployment import (
+    ENDS,
+    DeploymentReport,
+    DeploymentState,
+    Hold,
+    HoldReason,
+    Origin,
+    ProbationReport,
+    SelfTestReport,
+)
 from wire.ids import Count, Digest, Name, ShortText, Uuid
 from wire.inspection import Utc
 
@@ -57,6 +66,11 @@ class Tested:
     load_ms: float
     memory_limit_mb: float
 
+    @property
+    def report(self) -> SelfTestReport:
+        """What the fleet is told of it."""
+        return SelfTestReport(latency_p95_ms=self.latency_p95_ms, memory_mb=self.memory_mb, load_ms=self.load_ms)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
@@ -69,6 +83,7 @@ class Attempt:
         order: the latest order of a person that was obeyed, so that none is obeyed twice.
         tries: how often the current state's step was begun (while downloading: how many answers in a row were of no
             use).
+        begun: `tries` of the state before this one when it was left, for the report.
         mismatches: how often downloaded bytes differed from their digest.
         former: the version to go back to, set on entering `activating`; None where there was none.
         exclusive: its session and the former one's do not fit in memory together.
@@ -81,7 +96,8 @@ class Attempt:
         spent_s: for how long it has been under way, holds aside. Counted while the agent runs, by the monotonic clock:
             a device that was switched off, or whose clock was set, has lost none of its time.
         held_s: for how long it was held in all, by reason; counted likewise.
-        sequence: of the report made when `state` was entered or `hold` changed; 0 before the first one.
+        sequence: of the report made when `state` was entered, `hold` changed or probation had come further; 0 before
+            the first one.
         at, inferring, told: the time, the session's digest and what probation had seen at that moment, so that the same
             report can be made again after a kill.
     """
@@ -96,6 +112,7 @@ class Attempt:
     order: str = ""
     state: DeploymentState = DeploymentState.QUEUED
     tries: Count = 0
+    begun: Count = 1
     mismatches: Count = 0
     former: Digest | None = None
     exclusive: bool = False
@@ -125,6 +142,7 @@ class Attempt:
             digest=self.digest,
             state=self.state,
             sequence=self.sequence,
+            attempt=self.begun,
             at=self.at,
             code=fault.code if fault else "",
             reason=fault.reason[:MAX_REASON] if fault else "",
@@ -134,6 +152,7 @@ class Attempt:
             by=self.by,
             release=self.release,
             probation=self.told,
+            tested=self.tested.report if self.tested is not None else None,
         )
 
     @property

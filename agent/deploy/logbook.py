@@ -11,6 +11,7 @@ from agent.clock import Clock
 from agent.deploy.attempt import Attempt
 from agent.deploy.figures import Figures
 from agent.deploy.journal import Journal
+from agent.deploy.probation import is_worth_telling
 from wire import deployment
 from wire.deployment import DeploymentReport, HoldReason, ProbationReport
 from wire.deployment import DeploymentState as S
@@ -63,13 +64,22 @@ class Logbook:
         return attempt.aged(self._elapsed_s(model)) if attempt is not None else None
 
     def count_time(self, model: str, seen: Callable[[Attempt], Figures | None]) -> None:
-        """Take down now and then how long an attempt has taken, and what was seen, so that a kill forgets little."""
+        """Take down now and then how long an attempt has taken, and what was seen, so that a kill forgets little.
+
+        Where probation has come a good part further by then, that is reported, too.
+        """
         attempt = self._journal.of(model).attempt
         if attempt is None or attempt.has_ended:
             return
         every_s = KEEP_PROBATION_EVERY_S if attempt.state is S.PROBATION else KEEP_EVERY_S
         if self._elapsed_s(model) > every_s:
-            self.keep(replace(attempt, evidence=seen(attempt)))
+            attempt = replace(attempt, evidence=seen(attempt))
+            told = self._probation(attempt) if attempt.state is S.PROBATION and attempt.hold is None else None
+            if told is not None and is_worth_telling(attempt.told, told):
+                self._say(attempt)
+                self.report(model)
+            else:
+                self.keep(attempt)
 
     def keep(self, attempt: Attempt) -> Attempt:
         """Journal an attempt without a report; the time up to now is counted for what it was in until now."""
@@ -97,7 +107,8 @@ class Logbook:
             raise LinesideError(
                 "deployment.illegal_transition", f"{attempt.model}: from {attempt.state} to {state} there is no way."
             )
-        attempt = self._say(replace(attempt, state=state, tries=tries, hold=None))
+        begun = max(1, attempt.tries)
+        attempt = self._say(replace(attempt, state=state, tries=tries, begun=begun, hold=None))
         log.info("%s %s: %s.", attempt.model, attempt.digest[:12], state, extra={"event": "deployment.moved"})
         self.report(attempt.model)
         self._tell_of_revert(attempt)

@@ -21,6 +21,7 @@ LEAST_LOOKS: Final = 50
 LEAST_LATE_LOOKS: Final = 20
 SLOWER_FLOOR_MS: Final = 5.0
 _SLOW_SHARE: Final = 0.05
+_TOLD_IN_PARTS: Final = 10
 _FAULT_ODDS: Final = 1000.0
 _FORMER_FAULTS_FACTOR: Final = 2.0
 _SLOWER_FACTOR: Final = 1.25
@@ -122,6 +123,17 @@ def report(seen: Figures, baseline: Figures | None, limits: ProbationLimits) -> 
         look_p95_ms=seen.look_p95_ms,
         former_look_p95_ms=baseline.look_p95_ms if baseline is not None else None,
         shift=shift_of(seen, baseline, limits),
+    )
+
+
+def is_worth_telling(told: ProbationReport | None, now: ProbationReport) -> bool:
+    """Tell whether a probation has come a tenth of its parts further than was told, or has them all.
+
+    So it is told of ten times at most, however long it lasts.
+    """
+    before = told.parts if told is not None else 0
+    return before < now.parts_needed and (
+        now.parts >= now.parts_needed or (now.parts - before) * _TOLD_IN_PARTS >= now.parts_needed
     )
 
 

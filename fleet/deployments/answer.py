@@ -13,7 +13,7 @@ from fleet.deployments.deviation import words_of
 from fleet.deployments.gathered import Asked, Gathered
 from fleet.deployments.progress import FLEET_ENDS
 from fleet.deployments.timeouts import NOT_BEGUN, stamp
-from wire.deployment import ENDS, DeploymentState, Hold, HoldReason, ProbationReport
+from wire.deployment import ENDS, DeploymentState, Hold, HoldReason, ProbationReport, SelfTestReport
 
 _AWAITED: Final[Mapping[HoldReason, str]] = {
     HoldReason.NO_SPACE: "room on the disk",
@@ -116,6 +116,14 @@ def probation_words(seen: ProbationReport) -> str:
     if seen.shift:
         parts.append(seen.shift.rstrip("."))
     return ", ".join(parts)
+
+
+def tested_words(tested: SelfTestReport) -> str:
+    """Return what the self-test measured."""
+    return (
+        f"its self-test took {tested.latency_p95_ms:.1f} ms for a look at p95 and {tested.memory_mb:.0f} MB, "
+        f"and {tested.load_ms / 1000:.1f} s to load"
+    )
 
 
 def _desired(one: Gathered) -> str:

@@ -10,7 +10,7 @@ from fleet.deployments.deviation import asked_by, words_of
 from fleet.deployments.gathered import DESIRED, DEVICE, FLEET, REGISTRY, Asked, Chain, Fact, Gathered, Told
 from fleet.deployments.progress import FLEET_ENDS
 from fleet.deployments.timeouts import stamp
-from wire.deployment import Origin
+from wire.deployment import DeploymentState, Origin
 
 
 def of(gathered: Gathered) -> Chain:
@@ -69,6 +69,8 @@ def _of_report(told: Told) -> Fact:
         parts.append(f"attempt {report.attempt}")
     if report.hold is not None:
         parts.append(answer.hold_words(report.hold))
+    if report.tested is not None and report.state is DeploymentState.STAGED and report.hold is None:
+        parts.append(answer.tested_words(report.tested))
     if report.probation is not None:
         parts.append(answer.probation_words(report.probation))
     if report.code or report.reason:

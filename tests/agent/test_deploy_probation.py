@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from wire import package
 from wire.deployment import DeploymentReport, HoldReason
 from wire.deployment import DeploymentState as S
 from wire.desired import Desired
+from wire.errors import LinesideError
 from wire.messages import Severity
 
 AWAY = "network.unreachable"
@@ -475,9 +477,22 @@ def test_the_journal_of_an_earlier_version_of_the_agent_is_read_and_its_activati
         device.runner.step(wanted(releases[1]))
     path = device.root / "journal" / f"{MODEL}.json"
     journal = msgspec.json.decode(path.read_bytes())
-    new = {"origin", "by", "urgent", "order", "exclusive", "tested", "baseline", "evidence", "watched_s", "confirmed"}
+    new = {
+        "origin",
+        "by",
+        "urgent",
+        "order",
+        "exclusive",
+        "tested",
+        "baseline",
+        "evidence",
+        "watched_s",
+        "confirmed",
+        "begun",
+    }
     journal["attempt"] = {key: value for key, value in journal["attempt"].items() if key not in {*new, "told"}}
     path.write_bytes(msgspec.json.encode(journal))
+    device.reports[:] = [replace(one, tested=None) for one in device.reports]  # of which it told nothing
     device.store.commit(MODEL, releases[1].digest)  # which it did before it was sure
     device.boot()
     device.activator.judged(ok=20)
@@ -488,3 +503,99 @@ def test_the_journal_of_an_earlier_version_of_the_agent_is_read_and_its_activati
     assert device.states()[-1] is S.FAILED_REVERTED
     assert device.store.installed(MODEL).current == device.activator.in_use == releases[0].digest
     check_reports(device.earlier + device.reports)
+
+
+def told_parts(device: TestDevice) -> list[int]:
+    return [one.probation.parts for one in device.reports if one.probation is not None and one.state is S.PROBATION]
+
+
+def test_the_fleet_is_told_how_far_probation_is_a_tenth_at_a_time_and_once_a_minute_at_most(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    document = wanted(releases[1])
+    to_probation(device, document)
+    assert told_parts(device) == [0]
+    device.activator.judged(ok=1)
+    pass_time(device, document, 130.0)
+    assert told_parts(device) == [0], "less than a tenth of twenty parts"
+    device.activator.judged(ok=6)
+    pass_time(device, document, 130.0)
+    assert told_parts(device) == [0, 7]
+    for _ in range(6):
+        device.activator.judged(ok=2)
+        pass_time(device, document, 10.0)
+    assert len(told_parts(device)) == 3, "once in this minute"
+    device.activator.judged(ok=57, ng=3)
+    pass_time(device, document, 130.0)
+    said = told_parts(device)
+    device.activator.judged(ok=57, ng=3)
+    pass_time(device, document, 60.0)
+    assert told_parts(device) == said, "it has all its parts, and waits for its time"
+    pass_time(device, document, 300.0)
+    assert device.states() == [*WAY, S.SUCCEEDED]
+    check_reports(device.earlier + device.reports)
+
+
+def test_how_far_probation_is_stands_in_the_journal_before_it_is_told_and_is_told_again_after_a_kill(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    document = wanted(releases[1])
+    to_probation(device, document)
+    offered: list[DeploymentReport] = []
+
+    def refuse(report: DeploymentReport) -> None:
+        offered.append(report)
+        if report.probation is None or not report.probation.parts:
+            return
+        raise LinesideError("storage.full", "The outbox is full.")
+
+    device.take = refuse
+    device.boot()
+    device.activator.judged(ok=7)
+    for _ in range(8):
+        device.clock.advance(10.0)
+        with contextlib.suppress(LinesideError):
+            device.runner.step(document)
+    taken: list[DeploymentReport] = []
+    device.take = taken.append
+    device.boot()
+    device.runner.step(document)
+    assert [one.probation.parts for one in taken if one.probation is not None] == [7]
+    assert taken[0] == offered[-1], "the same in every byte"
+    device.activator.judged(ok=7)
+    for _ in range(8):
+        device.clock.advance(10.0)
+        device.runner.step(document)
+    assert [one.probation.parts for one in taken if one.probation is not None] == [7, 14]
+    check_reports(device.earlier + device.reports + taken)
+
+
+def test_what_the_self_test_measured_is_reported_from_staged_on(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    device.tester = lambda _package, _go_on: SelfTestResult(ok=True, latency_p95_ms=4.5, memory_mb=80.0, load_ms=210.0)
+    device.boot()
+    to_probation(device, wanted(releases[1]))
+    reports = {one.state: one for one in device.reports}
+    assert reports[S.SELF_TESTING].tested is None
+    for state in (S.STAGED, S.ACTIVATING, S.PROBATION):
+        tested = reports[state].tested
+        assert tested is not None
+        assert (tested.latency_p95_ms, tested.memory_mb, tested.load_ms) == (4.5, 80.0, 210.0)
+
+
+def test_a_report_tells_how_often_the_work_before_it_was_begun(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    def killed(_package: package.Package, _go_on: Callable[[], bool]) -> SelfTestResult:
+        raise SystemExit
+
+    device.tester = killed
+    for _ in range(2):
+        device.boot()
+        with pytest.raises(SystemExit):
+            device.run(wanted(releases[1]))
+    device.boot()
+    device.run(wanted(releases[1]))
+    end = device.reports[-1]
+    assert (end.state, end.code, end.attempt) == (S.FAILED_NO_CHANGE, "deployment.attempts_exhausted", 2)

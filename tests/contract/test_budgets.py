@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from wire import codec, messages, topics
-from wire.deployment import DeploymentReport, DeploymentState, Hold, HoldReason, Origin, ProbationReport
+from wire.deployment import DeploymentReport, DeploymentState, Hold, HoldReason, Origin, ProbationReport, SelfTestReport
 from wire.inspection import Box, Finding, Inspection, Reason, TimeSource, Timings, Verdict, ViewRecord
 from wire.sampling import Draw
 
@@ -115,6 +115,7 @@ LARGEST: dict[messages.Lane, object] = {
         probation=ProbationReport(
             parts=BIG, faults=BIG, parts_needed=BIG, look_p95_ms=SCORE, former_look_p95_ms=SCORE, shift="s" * 500
         ),
+        tested=SelfTestReport(latency_p95_ms=SCORE, memory_mb=SCORE, load_ms=SCORE),
     ),
     messages.Lane.SHADOW: messages.ShadowPair(
         inspection_id=UUID,
