@@ -42,8 +42,12 @@ class Deployments(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="lineside-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None))
         self.device: Any = None
 
-    @initialize(seed=st.integers(0, 1 << 30), history=st.lists(st.sampled_from([1, 2]), max_size=2, unique=True))
-    def begin(self, seed: int, history: list[int]) -> None:
+    @initialize(
+        seed=st.integers(0, 1 << 30),
+        history=st.lists(st.sampled_from([1, 2]), max_size=2, unique=True),
+        is_pinned=st.booleans(),
+    )
+    def begin(self, seed: int, history: list[int], *, is_pinned: bool) -> None:
         self.device = Device(self.folder, packages(PACKAGES), seed)
         for release in history:
             self.device.desire(release)
@@ -51,6 +55,8 @@ class Deployments(RuleBasedStateMachine):
             self.device.judge("good", 30)
             self.device.device.clock.advance(700.0)
             self.device.steps(3)
+        if is_pinned:
+            self.device.pin(wanted_on=True)
 
     @rule(release=RELEASES)
     def desire(self, release: int) -> None:
@@ -109,13 +115,18 @@ class Deployments(RuleBasedStateMachine):
         self.device.judge(what, parts)
         self.device.step()
 
-    @rule()
-    def it_goes_well_for_an_hour(self) -> None:
-        """Without it few stories get past a probation."""
-        self.device.steps(15)
-        self.device.judge("good", 30)
-        self.device.device.clock.advance(700.0)
-        self.device.steps(15)
+    @rule(releases=st.lists(st.sampled_from([1, 2, 3]), max_size=3), is_pinned=st.booleans())
+    def it_goes_well_for_a_while(self, releases: list[int], *, is_pinned: bool) -> None:
+        """Without it few stories get past a probation, and fewer past two."""
+        if is_pinned:
+            self.device.pin(wanted_on=True)
+        for release in releases or [None]:
+            if release is not None:
+                self.device.desire(release)
+            self.device.steps(15)
+            self.device.judge("good", 30)
+            self.device.device.clock.advance(700.0)
+            self.device.steps(15)
 
     @rule(what=st.sampled_from(["good", "faults", "slow", "shift", "crash", "restart", "power", "order"]))
     def something_happens_in_probation(self, what: str) -> None:
@@ -149,6 +160,10 @@ class Deployments(RuleBasedStateMachine):
     @rule(place=st.integers(0, 60))
     def a_file_is_damaged_on_disk(self, place: int) -> None:
         self.device.spoil(place)
+
+    @rule()
+    def the_record_of_what_is_installed_is_damaged(self) -> None:
+        self.device.lose_the_record()
 
     @rule(at=st.integers(1, 60))
     def the_process_is_killed(self, at: int) -> None:

@@ -198,6 +198,13 @@ class Device:
             if blob.name == found.digest or any(file.digest == blob.name for file in found.index.files):
                 self.damaged.add(found.digest)
 
+    def lose_the_record(self) -> None:
+        """Damage the record of what is installed; a start makes it anew from the journal."""
+        record = self.root / "store" / "models" / f"{MODEL}.json"
+        if record.exists():
+            record.write_bytes(b"damaged")
+        self.boot()
+
     def bring_to_an_end(self) -> None:
         """All is well from now on, and days pass; then every deployment must have ended."""
         self.is_away = self.is_full = False
@@ -223,6 +230,9 @@ class Device:
         attempt = self.attempt
         assert attempt is None or attempt.has_ended or not self._is_wanted(attempt), f"{attempt} does not end"
         self.check()
+        self.boot()
+        if attempt is not None and attempt.state is S.SUCCEEDED and attempt.digest not in self.damaged:
+            assert self.device.activator.in_use == attempt.digest, "it has succeeded and is not loaded"
         if self.desired is not None and self.desired.models:
             one = self.desired.models[0].deployment_id
             remembered = self.device.journal.of(MODEL)
