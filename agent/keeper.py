@@ -34,6 +34,7 @@ class Stations(Protocol):
     def models(self) -> tuple[str, ...]: ...
     def apply(self, desired: Desired) -> list[str]: ...
     def activate(self, package: Package) -> str: ...
+    def inferring(self, model: str) -> str | None: ...
 
 
 class Shadows(Protocol):
@@ -98,7 +99,7 @@ class Keeper:
                 self._hint.clear()
                 self._next_read_ns = self._clock.monotonic_ns() + int(self._poll_interval_s * 1e9)
                 if self._refresh():
-                    self._apply()
+                    self._take_up(set(self._stations.models))
             self._deploy(worker)
             self._clock.wait(worker.stop, _TICK_S)
 
@@ -147,9 +148,17 @@ class Keeper:
         self._runner.recover(crashed=self._crashed)
         own = set(self._stations.models)
         self._load(own)
+        self._take_up(own)
+
+    def _take_up(self, known: set[str]) -> None:
+        """Apply what is desired, and load what is installed of the models that only its recipes need.
+
+        Args:
+            known: models that were needed before; each was loaded then, as far as it could be.
+        """
         self._apply()
-        others = set(self._stations.models) - own
-        if others:  # that only the fleet's recipes need
+        others = {model for model in set(self._stations.models) - known if self._stations.inferring(model) is None}
+        if others:
             self._load(others)
             self._apply()
 

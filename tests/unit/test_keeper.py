@@ -71,6 +71,9 @@ class Stations:
         self.applied.append(desired.revision)
         return ["Too bold."] if desired.revision == 2 else []
 
+    def inferring(self, model: str) -> str | None:
+        return "a" * 64 if self.activated and model == "demo-parts" else None
+
     def activate(self, package: Any) -> str:
         if package == "damaged":
             raise LinesideError("model.unloadable", "It is damaged.")
@@ -238,3 +241,24 @@ def test_a_long_deployment_does_not_keep_the_document_from_being_read(
     api.document = replace(FIRST, revision=3)
     keeper.wake()
     until(lambda: "step 3" in runner.calls)
+
+
+def test_a_model_that_only_a_later_recipe_needs_is_loaded_when_that_recipe_comes(
+    tmp_path: Path, run: Callable[[Keeper], None]
+) -> None:
+    """It is installed, but no recipe looked with it when the agent started; no deployment brings it again."""
+
+    class Growing(Stations):
+        def apply(self, desired: Desired) -> list[str]:
+            if desired.revision >= 2:
+                self.models = ("demo-parts", "late-parts")
+            return super().apply(desired)
+
+    api, runner, stations = Api(FIRST), Runner(), Growing()
+    keeper = keeper_of(tmp_path, api, runner, stations, poll_interval_s=0.05)
+    run(keeper)
+    until(lambda: stations.applied != [])
+    assert stations.activated == ["sound"]
+    api.document = replace(FIRST, revision=2)
+    until(lambda: len(stations.activated) == 2)
+    until(lambda: stations.applied[-2:] == [2, 2])
