@@ -20,22 +20,13 @@ from agent.capture.feed import Feed
 from agent.capture.reference import ReferenceStore
 from agent.capture.target import CalibrationStore
 from agent.clock import SystemClock
-from agent.deploy import compatibility, headroom, selftest
-from agent.deploy.facts import Limits
-from agent.deploy.journal import Journal
-from agent.deploy.outlook import Rules
-from agent.deploy.runner import Runner, RunnerOptions
-from agent.deploy.settings import DeploySettings
-from agent.deploy.shadow_keeper import ShadowKeeper, Surroundings
-from agent.deploy.shadow_memory import ShadowMemory
-from agent.deploy.site import Site
 from agent.deploy.store import Store
+from agent.deploy_assembly import Ground, runner_of, shadow_keeper_of
 from agent.desired import DesiredKeeper
 from agent.health import cores, memory, time_quality
 from agent.health.probes import Probes
 from agent.health.reporter import HIGH_WATER_KEY, Overview, Reporter
 from agent.inspection.shadow import Shadows
-from agent.inspection.shadow_stage import ShadowStage
 from agent.inspection.stations import Stations
 from agent.inspection.turns import Turns
 from agent.keeper import Keeper
@@ -55,7 +46,7 @@ from agent.uplink.pictures import PictureUploader
 from agent.version import VERSION
 from agent.vision.runtime import RuntimeOptions
 from wire import mint
-from wire.deployment import DeploymentReport, DeploymentState
+from wire.deployment import DeploymentReport
 from wire.errors import LinesideError
 from wire.messages import Command, CommandName, Event, Lane, Reported, RunningModel, Severity
 
@@ -67,9 +58,6 @@ _JOIN_TIMEOUT_S: Final = 5.0
 _SWITCH_INTERVAL_S: Final = 0.0005
 _MIB: Final = 1024 * 1024
 _ROOM_AGAIN_S: Final = 5.0
-_HOUR_S: Final = 3600.0
-# What must stay free when a candidate is loaded beside all that runs.
-_KEEP_FREE_MEMORY_MB: Final = 256.0
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
@@ -194,26 +182,20 @@ class Agent:
             on_command=self._obey,
             tell=self._tell,
         )
-        self._runner = Runner(
+        ground = Ground(
+            settings=settings,
             store=self._store,
-            journal=Journal(data_dir / "models" / "journal", self._clock),
             api=self._api,
-            activator=self._models,
-            reports=self._put_report,
             clock=self._clock,
-            device=compatibility.this_device(settings.runtime.provider),
-            tester=selftest.tester_of(
-                selftest.SelfTestOptions(
-                    provider=settings.runtime.provider,
-                    threads=settings.runtime.threads,
-                    cache_dir=data_dir / "cache",
-                )
-            ),
-            options=_runner_options(settings.deploy),
-            not_now=Site(settings.deploy.windows, settings.deploy.timezone, data_dir, self._clock).not_now,
+            stations=self._models,
+            runtime=options,
             tell=self._tell,
         )
-        self._candidates = self._shadow_keeper(options, calibrations)
+        killed = self._former_end is Ending.KILLED
+        self._runner = runner_of(ground, self._put_report)
+        self._candidates = shadow_keeper_of(
+            ground, self._runner, self._shadows, calibrations.read, self._changed, killed=killed
+        )
         self._keeper = Keeper(
             desired=DesiredKeeper(data_dir, device, self._api),
             runner=self._runner,
@@ -222,7 +204,7 @@ class Agent:
             clock=self._clock,
             poll_interval_s=settings.fleet.poll_interval_s,
             shadows=self._candidates,
-            crashed=self._former_end is Ending.KILLED,
+            crashed=killed,
         )
         self._threads = [
             *(
@@ -255,44 +237,6 @@ class Agent:
         )
         self._threads.append(Worker("reporter", self._reporter.run))
         self._local = self._local_server(feeds) if settings.local.enabled else None
-
-    def _shadow_keeper(self, options: RuntimeOptions, calibrations: CalibrationStore) -> ShadowKeeper:
-        settings = self._settings
-        keeper = ShadowKeeper(
-            store=self._store,
-            memory=ShadowMemory(settings.data_dir / "models"),
-            api=self._api,
-            stage=ShadowStage(self._shadows, options, calibrations.read),
-            around=Surroundings(
-                active=self._models.inferring,
-                models=lambda: self._models.models,
-                is_busy=self._is_swapping,
-                is_short=self._lacks_memory_for_a_swap,
-                fits=lambda needed_mb: headroom.fits(headroom.available_mb(), needed_mb, _KEEP_FREE_MEMORY_MB),
-                tell=self._tell,
-                on_change=self._changed,
-            ),
-            device=compatibility.this_device(settings.runtime.provider),
-            tester=selftest.tester_of(
-                selftest.SelfTestOptions(
-                    provider=settings.runtime.provider, threads=settings.runtime.threads, cache_dir=options.cache_dir
-                )
-            ),
-            clock=self._clock,
-            keep_free_bytes=settings.deploy.keep_free_mb * _MIB,
-        )
-        keeper.recover(killed=self._former_end is Ending.KILLED)
-        return keeper
-
-    def _is_swapping(self) -> bool:
-        """Tell whether a version is about to be swapped in, or watched: nothing new may disturb its figures."""
-        swapping = (DeploymentState.STAGED, DeploymentState.ACTIVATING, DeploymentState.PROBATION)
-        return any(attempt.state in swapping for attempt in self._runner.under_way())
-
-    def _lacks_memory_for_a_swap(self) -> bool:
-        staged = [attempt for attempt in self._runner.under_way() if attempt.state is DeploymentState.STAGED]
-        needed_mb = max((attempt.tested.memory_mb for attempt in staged if attempt.tested is not None), default=None)
-        return needed_mb is not None and not headroom.fits(headroom.available_mb(), needed_mb, _KEEP_FREE_MEMORY_MB)
 
     def start(self) -> None:
         """Start all threads; the stations first, so that no trigger waits for a network.
@@ -447,24 +391,6 @@ class Agent:
             )
         except LinesideError as error:
             log.warning("The event %s is not told: %s", name, error, extra={"event": "event.lost"})
-
-
-def _runner_options(deploy: DeploySettings) -> RunnerOptions:
-    return RunnerOptions(
-        keep_free_bytes=deploy.keep_free_mb * _MIB,
-        rules=Rules(
-            limits=Limits(
-                attempt_s=deploy.attempt_h * _HOUR_S,
-                no_space_s=deploy.no_space_h * _HOUR_S,
-                maintenance_window_s=deploy.maintenance_window_h * _HOUR_S,
-                line_busy_s=deploy.line_busy_h * _HOUR_S,
-                awaiting_confirmation_s=deploy.awaiting_confirmation_h * _HOUR_S,
-            ),
-            probation=deploy.probation.limits,
-            confirm=deploy.confirm,
-            has_windows=bool(deploy.windows),
-        ),
-    )
 
 
 def _tls(mqtt: MqttSettings) -> Tls | None:
