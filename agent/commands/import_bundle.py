@@ -117,11 +117,12 @@ def _inventory(data_dir: Path, status: Status | None) -> Inventory:
     from agent.deploy import inventory
 
     try:
-        return inventory.read(data_dir, status.models if status is not None else ())
+        found = inventory.read(data_dir, status.models if status is not None else ())
     except LinesideError as error:
         if error.code != "resource.not_found":
             raise
         return inventory.Inventory()
+    return scenes.up_to_date(found, status) if status is not None else found
 
 
 def _refuse_early(chosen: Found, inventory: Inventory, digest: str | None) -> None:
@@ -156,7 +157,7 @@ def _remarks(chosen: Found, inventory: Inventory, status: Status | None) -> Iter
     runs = inventory.having(chosen.model, "runs") or inventory.having(chosen.model, "current")
     if runs is not None and runs.release is not None and runs.release > chosen.release:
         yield f"Release {chosen.release} is OLDER than release {runs.release}, which runs."
-    elif runs is not None and runs.release == chosen.release and runs.digest != chosen.digest:
+    elif runs is not None and runs.release == chosen.release and chosen.digest not in (None, runs.digest):
         yield f"A version that calls itself release {runs.release}, too, runs now ({runs.digest[:12]})."
     attempt = inventory.attempt(chosen.model)
     if attempt is not None and not attempt.has_ended:

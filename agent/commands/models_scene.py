@@ -58,6 +58,8 @@ def look(args: argparse.Namespace) -> Scene:
     data_dir = running.data_dir_of(args)
     status, agent_runs = last_word(args)
     found = inventory.read(data_dir, status.models if status is not None and agent_runs else ())
+    if status is not None and agent_runs:
+        found = up_to_date(found, status)
     return Scene(
         data_dir=data_dir,
         inventory=found,
@@ -65,6 +67,17 @@ def look(args: argparse.Namespace) -> Scene:
         agent_runs=agent_runs,
         orders=Orders(data_dir / "models" / "orders").waiting(),
     )
+
+
+def up_to_date(inventory: Inventory, status: Status) -> Inventory:
+    """Return an inventory whose probations are as far as the running agent says; on disk they are a minute old."""
+    journals = dict(inventory.journals)
+    for one in status.deployments:
+        attempt = inventory.attempt(one.model)
+        is_same = attempt is not None and not attempt.has_ended and attempt.digest == one.digest
+        if attempt is not None and is_same and one.probation is not None:
+            journals[one.model] = replace(journals[one.model], attempt=replace(attempt, told=one.probation))
+    return replace(inventory, journals=journals)
 
 
 def last_word(args: argparse.Namespace) -> tuple[Status | None, bool]:
@@ -148,6 +161,8 @@ def ended_badly(attempt: Attempt) -> bool:
 def end_words(attempt: Attempt) -> str:
     """Return how a deployment ended, in a sentence."""
     end = _ENDS.get(attempt.state.value, attempt.state.value.replace("_", " "))
+    if attempt.state.value == "failed_reverted" and attempt.former is None:
+        end = "was taken back; there is no former version, and none will be loaded at the next start"
     return f"release {attempt.release} ({attempt.digest[:12]}) {end}.{why_words(attempt)}"
 
 

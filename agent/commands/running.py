@@ -120,7 +120,7 @@ def read(args: argparse.Namespace) -> LastWord:
         if error.code == "resource.not_found" and args.config is None and args.data_dir is None:
             error.next_step = "Name its settings or its data folder: --config agent.toml, or --data-dir DIR."
         raise
-    age_s = (datetime.now(UTC) - found.at).total_seconds()
+    age_s = abs((datetime.now(UTC) - found.at).total_seconds())  # a word of the future: the clock was set back
     return LastWord(status=found, age_s=age_s, runs=age_s <= FRESH_S or _runs(found))
 
 

@@ -283,6 +283,26 @@ def test_an_older_release_is_said_to_be_older(device: DeviceAtHand, versions: li
     assert said[0] == "Release 1 is OLDER than release 3, which runs."
 
 
+def test_a_version_whose_digest_is_not_known_yet_is_not_said_to_be_another_one(
+    device: DeviceAtHand, versions: list[package.Package], run: Run
+) -> None:
+    """A folder's digest is known once it has been copied."""
+    device.install(versions[0])
+    _, _, said = run(versions[0].folder, "--yes")  # no agent runs
+    assert not any("calls itself" in line for line in said)
+
+
+def test_a_first_version_in_probation_gives_way_to_one_from_a_stick(
+    device: DeviceAtHand, versions: list[package.Package], run: Run
+) -> None:
+    device.rules = Rules(probation=ProbationLimits(parts=100))
+    device.install(versions[0])
+    device.begin()
+    status, _, said = run(versions[1].folder, "--yes")
+    assert status == 0
+    assert any("The deployment of parts release 1, now probation, is given up." in line for line in said)
+
+
 def test_the_version_that_runs_is_not_imported_again(
     device: DeviceAtHand, versions: list[package.Package], stick: Path, run: Run
 ) -> None:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from agent import cli
+from agent import status as last_word
 from agent.deploy.outlook import Rules
 from agent.deploy.pins import Pins
 from agent.deploy.probation import ProbationLimits
 from agent.deploy.selftest import SelfTestResult
+from agent.status import DeploymentStatus
 from tests.support.deploying import make_package
 from tests.support.device_at_hand import DeviceAtHand
 from wire import package
-from wire.deployment import HoldReason
+from wire.deployment import HoldReason, ProbationReport
+from wire.desired import Desired
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -210,6 +215,36 @@ def test_what_a_probation_has_seen_is_brought_up_to_date_while_it_lasts(
 
 
 # show
+
+
+def test_the_list_tells_the_same_of_a_probation_as_the_status(
+    device: DeviceAtHand, versions: list[package.Package], run: Run
+) -> None:
+    in_probation(device, versions)
+    device.end()
+    word = last_word.read(device.data_dir)
+    live = DeploymentStatus(
+        model="parts",
+        digest=versions[1].digest,
+        state="probation",
+        probation=ProbationReport(parts=53, parts_needed=100),
+    )
+    last_word.write(device.data_dir, replace(word, at=datetime.now(UTC), pid=os.getpid(), deployments=(live,)))
+    assert "probation, 53 of 100 parts judged" in run("models", "list")[1]
+    assert "probation, 53 of 100 parts judged" in run("models", "rollback", "parts")[2]
+
+
+def test_a_first_version_that_was_taken_back_is_not_said_to_have_left_another_one_running(
+    device: DeviceAtHand, versions: list[package.Package], run: Run
+) -> None:
+    device.rules = Rules(probation=ProbationLimits(parts=100))
+    device.install(versions[0])
+    device.desired = Desired(device="press-7", revision=9, models=())
+    device.begin()
+    wait_for(lambda: (attempt := device.attempt()) is not None and attempt.has_ended)
+    _, printed, _ = run("models", "list")
+    assert "the former version runs again" not in printed
+    assert "there is no former version" in printed
 
 
 def test_a_version_in_probation_is_shown_with_all_that_is_known(

@@ -44,8 +44,9 @@ def elder() -> psutil.Process:
         (elder().pid, 30, 9, "SILENT"),
         (2**22 + 1, 30, 7, "NOT RUNNING"),
         (os.getpid(), 10**8, 7, "NOT RUNNING"),  # the number was given to another process since
+        (2**22 + 1, -86400, 7, "NOT RUNNING"),
     ],
-    ids=["runs", "is silent", "is gone", "is gone, and another process has its number"],
+    ids=["runs", "is silent", "is gone", "is gone, and another process has its number", "is gone, the clock set back"],
 )
 def test_the_first_line_says_how_the_agent_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], pid: int, age_s: float, exit_status: int, words: str
