@@ -162,7 +162,7 @@ def end_words(attempt: Attempt) -> str:
     """Return how a deployment ended, in a sentence."""
     end = _ENDS.get(attempt.state.value, attempt.state.value.replace("_", " "))
     if attempt.state.value == "failed_reverted" and attempt.former is None:
-        end = "was taken back; there is no former version, and none will be loaded at the next start"
+        end = "was taken back; there is no former version to go back to"
     return f"release {attempt.release} ({attempt.digest[:12]}) {end}.{why_words(attempt)}"
 
 

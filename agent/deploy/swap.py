@@ -110,9 +110,11 @@ class Swap:
         """Have the former version loaded at boot, where this one is by now.
 
         It is where a kill came between its commit and the journal's word on it, and where it was the current one all
-        along, and damaged. A version that a person wanted back stays at hand.
+        along, and damaged. A version that a person wanted back stays at hand. The only version there is stays, once
+        it judges parts: nothing else could be loaded.
         """
-        begun = attempt.state in (S.ACTIVATING, S.PROBATION)
+        is_only = attempt.state is S.PROBATION and attempt.former is None
+        begun = attempt.state in (S.ACTIVATING, S.PROBATION) and not is_only
         if not begun or self._store.installed(attempt.model).current != attempt.digest:
             return
         if attempt.urgent and attempt.former is not None:

@@ -209,3 +209,19 @@ def test_a_way_back_to_a_version_whose_index_is_damaged_is_repaired_by_the_fleet
     assert device.reports[-1].state is S.SUCCEEDED, device.reports[-1].reason
     assert device.activator.in_use == releases[0].digest
     assert device.reports[-1].release == 1
+
+
+def test_the_only_version_stays_the_one_loaded_at_each_start_when_its_repair_is_taken_back(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    on_releases(device, releases[:1])
+    (device.store.root / "packages" / releases[0].digest / "model.onnx").write_bytes(b"damaged")
+    device.boot()
+    assert device.activator.in_use is None
+    step_until(device, wanted(releases[0], 2), S.PROBATION)
+    assert device.activator.in_use == releases[0].digest
+    device.run(NOTHING)
+    assert device.states()[-1] is S.FAILED_REVERTED
+    assert device.store.installed(MODEL).current == releases[0].digest, "nothing would be loaded at the next start"
+    device.boot()
+    assert device.activator.in_use == releases[0].digest
