@@ -57,7 +57,8 @@ def _ended(one: Gathered, newest: Asked) -> str:
     if newest.state in (DeploymentState.SUCCEEDED, DeploymentState.ALREADY_INSTALLED):
         when = f" at {stamp(newest.ended_at)}" if newest.ended_at is not None else ""
         why = one.deviation or f"runs {words_of(one.runs_digest, one.runs_release)} now"
-        return f"it had it{when}, but {one.model} {why}."
+        ask = f"`lineside-fleet desired set {one.device} --model {one.model}={one.release} --retry` asks for it again."
+        return f"it had it{when}, but {one.model} {why}. {ask if one.desired_digest == one.digest else ''}".rstrip()
     reason = newest.reason.rstrip(".")
     if newest.state in FLEET_ENDS:
         said = f"its deployment was {newest.state.replace('_', ' ')}: {reason}"

@@ -30,7 +30,8 @@ class ModelChoice:
     """Which release of a model to run.
 
     Args:
-        retry: deploy it again although the deployment of this very version failed or was taken back.
+        retry: deploy it again although the deployment of this very version failed or was taken back, or a person at
+            the device went back since.
         shadow: a release that judges the same parts beside it, for nobody on the line.
         shadow_rate: share of parts the shadow is meant to see.
     """
@@ -156,7 +157,7 @@ def compose(
 
     Args:
         versions: the registry's versions that the choice names, by (model, release).
-        lost: ids of the document's deployments that ended without the version running.
+        lost: ids of the document's deployments that ended, and whose version does not run there.
 
     Raises:
         LinesideError: `resource.not_found` for an unknown release, `request.invalid` for a name given twice or a

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 REPORTS_KEPT: Final = 1000
 MAX_SEQUENCE: Final = 2**53
-FOUND_KEPT: Final = 500  # ended deployments of one device that the fleet learned of by a report
+FOUND_KEPT: Final = 500  # deployments of one device that the fleet learned of by a report
 FORGOTTEN: Final = "unknown"  # who asked for a deployment that this database has no record of
 INSTALLED: Final = frozenset({DeploymentState.SUCCEEDED, DeploymentState.ALREADY_INSTALLED})
 
@@ -140,13 +140,15 @@ def _found(session: Session, report: DeploymentReport, message: Received) -> Dep
 
 
 def _prune(session: Session, device: str) -> None:
-    """Drop the oldest of the ended deployments that came by reports alone: nothing else bounds how many there are."""
+    """Drop the oldest of the deployments that came by reports alone: nothing else bounds how many there are.
+
+    Ended or not: of hundreds that a device has begun since, it has long ended the oldest, and its word on that is lost.
+    """
     old = session.exec(
         select(Deployment.id)
         .where(Deployment.device == device)
         .where((col(Deployment.origin) == Origin.DEVICE.value) | (col(Deployment.created_by) == FORGOTTEN))
-        .where(col(Deployment.ended_at).is_not(None))
-        .order_by(col(Deployment.id).desc())
+        .order_by(col(Deployment.created_at).desc(), col(Deployment.id).desc())
         .offset(FOUND_KEPT)
     ).all()
     if old:

@@ -12,12 +12,14 @@ from fleet.auth.actor import Actor
 from fleet.deployments import document
 from fleet.deployments.reports import ReportSlice
 from fleet.deployments.tables import Deployment, DesiredDocument
+from fleet.devices.tables import Device
 from fleet.registry.tables import ModelVersion
 from wire import codec, mint
 from wire.deployment import ENDS, DeploymentState, Origin
 from wire.desired import Desired, DesiredModel
 from wire.errors import LinesideError
 from wire.manifest import Manifest
+from wire.messages import Reported
 
 __all__ = ["ReportSlice"]  # ingest finds it here
 
@@ -133,11 +135,37 @@ def _versions(session: Session, choice: document.DesiredChoice) -> document.Vers
 
 
 def _lost(session: Session, current: Desired) -> frozenset[str]:
+    """Return the document's deployments that have ended, and whose version does not run, or no longer.
+
+    A device never does a deployment again that has ended there, be it that a person went back since.
+    """
     asked = [model.deployment_id for model in current.models]
-    rows = session.exec(
-        select(Deployment.id).where(col(Deployment.id).in_(asked)).where(col(Deployment.state).in_(LOST))
-    ).all()
-    return frozenset(rows)
+    rows = session.exec(select(Deployment).where(col(Deployment.id).in_(asked))).all()
+    device = session.get(Device, current.device)
+    told = device.reported if device is not None else None
+    reported = codec.decode(told.encode(), Reported) if told is not None else None
+    runs = {one.model: one.digest for one in reported.models} if reported is not None else {}
+    return frozenset(
+        row.id
+        for row in rows
+        if row.state in LOST
+        or (row.state not in OPEN and runs.get(row.model, row.digest) != row.digest)
+        or (row.state not in OPEN and _replaced(session, row))
+    )
+
+
+def _replaced(session: Session, row: Deployment) -> bool:
+    """Tell whether a later deployment has put another version there."""
+    if row.installed_at is None:
+        return False
+    later = (
+        select(Deployment.digest)
+        .where(Deployment.device == row.device)
+        .where(Deployment.model == row.model)
+        .where(col(Deployment.installed_at) > row.installed_at)
+        .order_by(col(Deployment.installed_at).desc(), col(Deployment.id).desc())
+    )
+    return session.exec(later).first() not in (None, row.digest)
 
 
 def _move_deployments(session: Session, current: Desired, following: Desired, *, by: Actor, now: datetime) -> None:

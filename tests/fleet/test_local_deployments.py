@@ -290,3 +290,49 @@ def test_a_rollback_at_the_device_is_no_drift_but_is_not_what_is_desired(stand: 
     assert deviations(stand)[0] == ["parts"]
     found = stand.send("GET", "/devices/cell-1/intervals?model=parts").json()["items"]
     assert [one["digest"] for one in found] == [*digests, digests[0], FOREIGN]
+
+
+def test_a_version_that_a_person_went_back_from_can_be_asked_for_again(stand: Stand) -> None:
+    stand.enrol("cell-1")
+    two, three = stand.push("parts", 2), stand.push("parts", 3)
+    first = stand.desire("cell-1", {"parts": 3})["models"][0]["deployment_id"]
+    take(stand, report(first, three, S.SUCCEEDED, 8, inferring_digest=three))
+    says(stand, three, 1)
+    assert stand.desire("cell-1", {"parts": 3}, retry=True)["models"][0]["deployment_id"] == first, "it runs there"
+    stand.advance(hours=1)
+    local = {"origin": Origin.DEVICE, "by": "anna", "at": stand.now, "inferring_digest": two}
+    take(stand, report(LOCAL, two, S.SUCCEEDED, 8, **local))
+    again = stand.desire("cell-1", {"parts": 3}, retry=True)["models"][0]["deployment_id"]
+    assert again != first, "the device never does the first one again"
+    assert stand.desire("cell-1", {"parts": 3}, retry=True)["models"][0]["deployment_id"] == again, "it is on its way"
+
+
+def test_what_was_canceled_too_late_can_be_taken_back_by_asking_for_the_former_version_again(stand: Stand) -> None:
+    stand.enrol("cell-1")
+    two, three = stand.push("parts", 2), stand.push("parts", 3)
+    former = stand.desire("cell-1", {"parts": 2})["models"][0]["deployment_id"]
+    take(stand, report(former, two, S.SUCCEEDED, 8, inferring_digest=two))
+    late = stand.desire("cell-1", {"parts": 3})["models"][0]["deployment_id"]
+    assert stand.send("POST", f"/deployments/{late}/cancel", json={"reason": "wrong lot"}).status_code == 200
+    stand.advance(hours=1)
+    take(stand, report(late, three, S.SUCCEEDED, 8, at=stand.now, inferring_digest=three))
+    says(stand, three, 1)
+    (wrong,) = stand.send("GET", "/devices/cell-1").json()["deviations"]
+    assert wrong["text"] == "runs release 3; desired is release 2"
+    assert stand.desire("cell-1", {"parts": 2})["models"][0]["deployment_id"] == former
+    assert stand.desire("cell-1", {"parts": 2}, retry=True)["models"][0]["deployment_id"] not in (former, late)
+
+
+def test_a_device_that_begins_deployment_after_deployment_and_ends_none_fills_no_table(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports, "FOUND_KEPT", 5)
+    stand.enrol("cell-1")
+    digest = stand.push("parts", 1)
+    asked = stand.desire("cell-1", {"parts": 1})["models"][0]["deployment_id"]
+    for number in range(12):
+        take(stand, report(f"01890000-0000-7000-8000-{number:012d}", FOREIGN, S.DOWNLOADING, origin=Origin.DEVICE))
+    with db.read_session(stand.engine) as session:
+        assert session.exec(select(func.count()).select_from(Deployment)).one() <= 7
+    take(stand, report(asked, digest, S.SUCCEEDED, 8))
+    assert shown(stand, asked)["state"] == "succeeded", "what the fleet asked for is never dropped"
