@@ -38,7 +38,7 @@ def add_parser(subparsers: Any) -> None:
         "--shadow-rate", type=float, metavar="RATE", help="share of parts the shadow sees, above 0 to 1 (default: 0.25)"
     )
     change.add_argument("--remove-shadow", action="append", default=[], metavar="NAME", help="no longer shadow it")
-    change.add_argument("--retry", action="store_true", help="deploy the same version again after it failed or gave way")
+    change.add_argument("--retry", action="store_true", help="deploy the same version again: it failed, or gave way")
     change.add_argument("--station", metavar="STATION", help="the station --sampling-floor is meant for")
     change.add_argument(
         "--sampling-floor", type=float, metavar="RATE", help="share of parts whose pictures are kept, above 0 to 1"
