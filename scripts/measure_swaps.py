@@ -71,14 +71,16 @@ def measure(swaps: int, wide_mib: int, *, exclusive: bool) -> dict[str, Any]:
         watch, stop = Watch(), threading.Event()
         sampler = threading.Thread(target=watch.sample, args=(stop,), name="peaks")
         stand.start()
-        stand.await_parts(PARTS_BETWEEN)
-        before_mb = rss_mb()
+        stand.await_tidy()
+        before_mb = tidy_mb = rss_mb()
         sampler.start()
         for number in range(swaps):
             watch.most_mb = 0.0
             began_ns = time.monotonic_ns()
             stand.stations.activate(packages[(number + 1) % 2], exclusive=exclusive)
             watch.note(stand, began_ns, time.monotonic_ns())
+            stand.await_tidy()
+            tidy_mb = rss_mb()
             stand.await_parts(PARTS_BETWEEN)
         stop.set()
         sampler.join()
@@ -94,7 +96,7 @@ def measure(swaps: int, wide_mib: int, *, exclusive: bool) -> dict[str, Any]:
         "tested_memory_mb": round(tested.memory_mb),
         "rss_before_mb": before_mb,
         "rss_peak_mb": max(watch.peaks_mb),
-        "rss_after_mb": watch.rss_mb[-1],
+        "rss_after_mb": tidy_mb,
         "load_average": round(os.getloadavg()[0], 1),
     }
 

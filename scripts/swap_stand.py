@@ -51,6 +51,7 @@ STATION: Final = "gauge"
 DEADLINE_MS: Final = 20_000.0
 TOLERANCE_MS: Final = 5.0
 _RUN: Final = "r1"
+_TICK_NS: Final = 500_000_000
 _MIB: Final = 1024 * 1024
 Picture = NDArray[np.uint8]
 Answered = tuple[tuple[str, float, tuple[float, float, float, float] | None], ...]
@@ -264,6 +265,8 @@ class SwapStand:
             thread_count=threads,
         )
         self.stations = Stations({STATION: self.worker}, options, lambda _model, _digest: None)
+        self.tidied: list[tuple[int, int]] = []
+        self._ticked_ns = 0
         self._threads = [
             Worker(f"station-{number}", lambda thread, number=number: self.worker.run(thread, number))
             for number in range(threads)
@@ -282,7 +285,23 @@ class SwapStand:
         while len(self.books.records) < goal:
             if time.monotonic() > until:
                 raise SystemExit(f"No {count} parts in {timeout_s:g} s: {dict(self.books.verdicts)}")
+            self._tick()
             time.sleep(0.005)
+
+    def await_tidy(self, timeout_s: float = 30.0) -> None:
+        """Wait until the memory of the last swap has been given back."""
+        until, before = time.monotonic() + timeout_s, len(self.tidied)
+        while len(self.tidied) == before and time.monotonic() < until:
+            self._tick()
+            time.sleep(0.005)
+
+    def _tick(self) -> None:
+        """Give memory back as the keeper's thread does, at its pace."""
+        now_ns = time.monotonic_ns()
+        if now_ns - self._ticked_ns >= _TICK_NS:
+            self._ticked_ns = now_ns
+            if self.stations.tidy():
+                self.tidied.append((now_ns, time.monotonic_ns()))
 
     def await_answers(self, timeout_s: float = 10.0) -> None:
         """Wait until every trigger has its verdict, or the time is over."""

@@ -162,6 +162,11 @@ class StationWorker:
         """Parts recorded as passed uninspected since the agent started."""
         return self._ledger.missed_count + self._not_gated
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no part is in work at this moment."""
+        return self._turn >= self._next_ticket
+
     def size_px(self, view: str) -> tuple[int, int] | None:
         """Return width and height of a view's newest picture; None before the first."""
         return self._finder.size_px(view)

@@ -74,6 +74,9 @@ class Stations:
     def inferring(self, model: str) -> str | None:
         return "a" * 64 if self.activated and model == "demo-parts" else None
 
+    def tidy(self) -> bool:
+        return False
+
     def activate(self, package: Any) -> str:
         if package == "damaged":
             raise LinesideError("model.unloadable", "It is damaged.")
