@@ -162,7 +162,7 @@ def fetch_page(
 
     Args:
         statement: a select of one entity, without order or limit.
-        keys: its columns that order it, text or integers, together unique.
+        keys: its columns that order it, together unique. Where one is a time, `page.after` has it as such.
         page: from `page_request`.
 
     Returns:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -264,8 +264,23 @@ def _list(session: Reading, page: PageRequest, filters: dict[str, str | None]) -
     for name, value in filters.items():
         if value is not None:
             statement = statement.where(getattr(Deployment, name) == value)
-    rows, cursor = fetch_page(session, statement, [col(Deployment.id)], page, newest_first=True)
+    keys = [col(Deployment.created_at), col(Deployment.id)]
+    rows, cursor = fetch_page(session, statement, keys, _place_of(page), newest_first=True)
     return Page(items=[_view(row) for row in rows], next_cursor=cursor)
+
+
+def _place_of(page: PageRequest) -> PageRequest:
+    """Read the time in a cursor."""
+    if page.after is None:
+        return page
+    try:
+        at, deployment = page.after
+        place: Any = (datetime.fromisoformat(str(at)).astimezone(UTC), str(deployment))
+    except ValueError as error:
+        raise LinesideError(
+            "request.invalid", "The cursor is not one of this list.", "Begin again without a cursor."
+        ) from error
+    return replace(page, after=place)
 
 
 def _view(row: Deployment) -> DeploymentView:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger
+from sqlalchemy import BigInteger, Index
 from sqlmodel import Field, SQLModel, UniqueConstraint
 
 from fleet.db import UtcTime
@@ -36,6 +37,8 @@ class Deployment(SQLModel, table=True):
     """
 
     __tablename__ = "deployment"
+    # Ids that a device makes tell the time by its own clock, which may be years off.
+    __table_args__: ClassVar[Any] = (Index("ix_deployment_created_at_id", "created_at", "id"),)
 
     id: str = Field(primary_key=True, max_length=36)
     device: str = Field(foreign_key="device.id", max_length=64, index=True)

@@ -57,8 +57,8 @@ def wanted(
 
 def recent(session: Session) -> list[dict[str, Any]]:
     """Return a line for each of the newest deployments."""
-    # Ids are UUIDv7: the newest deployments have the highest.
-    rows = session.exec(select(Deployment).order_by(col(Deployment.id).desc()).limit(MAX_DEPLOYMENTS)).all()
+    newest = (col(Deployment.created_at).desc(), col(Deployment.id).desc())
+    rows = session.exec(select(Deployment).order_by(*newest).limit(MAX_DEPLOYMENTS)).all()
     reports = session.exec(
         select(ReportEntry.deployment_id, ReportEntry.state)
         .where(col(ReportEntry.deployment_id).in_([row.id for row in rows]))

@@ -17,6 +17,8 @@ from fleet.deployments.deviation import Account, Kind, Placed, of
 from fleet.deployments.reports import ReportSlice
 from fleet.deployments.tables import Deployment
 from fleet.devices.service import absorb_state
+from fleet.pages import deployment_lines
+from fleet.web import write_cursor
 from tests.support.fleet_stand import START, Stand
 from wire.deployment import DeploymentReport, DeploymentState, Hold, HoldReason, Origin, ProbationReport
 from wire.desired import DesiredModel
@@ -336,3 +338,26 @@ def test_a_device_that_begins_deployment_after_deployment_and_ends_none_fills_no
         assert session.exec(select(func.count()).select_from(Deployment)).one() <= 7
     take(stand, report(asked, digest, S.SUCCEEDED, 8))
     assert shown(stand, asked)["state"] == "succeeded", "what the fleet asked for is never dropped"
+
+
+def test_the_newest_deployments_stand_first_whatever_clock_made_their_ids(stand: Stand) -> None:
+    stand.enrol("cell-1")
+    stand.push("parts", 1)
+    ahead, behind = "ffffffff-ffff-7000-8000-000000000001", "00000000-0001-7000-8000-000000000001"
+    take(stand, report(ahead, FOREIGN, S.DOWNLOADING, origin=Origin.DEVICE, at=START + timedelta(days=4000)))
+    stand.advance(hours=1)
+    asked = stand.desire("cell-1", {"parts": 1})["models"][0]["deployment_id"]
+    stand.advance(hours=1)
+    take(stand, report(behind, FOREIGN, S.DOWNLOADING, origin=Origin.DEVICE, at=START - timedelta(days=9000)))
+    found: list[str] = []
+    cursor = None
+    for _ in range(3):
+        params = {"limit": "1"} | ({"cursor": cursor} if cursor else {})
+        page = stand.send("GET", "/deployments", params=params).json()
+        found += [one["id"] for one in page["items"]]
+        cursor = page["next_cursor"]
+    assert (found, cursor) == ([behind, asked, ahead], None)
+    with db.read_session(stand.engine) as session:
+        assert [line["key"] for line in deployment_lines.recent(session)] == found
+    for bad in (["x", "y"], ["2026-03-01T12:00:00Z"], [1, 2]):
+        assert stand.send("GET", "/deployments", params={"cursor": write_cursor(bad)}).status_code == 422
