@@ -71,6 +71,9 @@ def way_back(scene: Scene, model: str) -> tuple[Version, list[str]]:
     Raises:
         LinesideError: `resource.not_found` where there is nothing to go back to.
     """
+    from agent.deploy import order_rules
+    from agent.deploy.facts import Installed
+
     inventory = scene.inventory
     attempt = inventory.attempt(model)
     under_way = attempt if attempt is not None and not attempt.has_ended else None
@@ -87,7 +90,12 @@ def way_back(scene: Scene, model: str) -> tuple[Version, list[str]]:
             f"It is taken out between two parts, its deployment ends, and {_release(back)} runs again.",
         ]
     runs = inventory.having(model, "runs") or inventory.having(model, "current")
-    back = inventory.having(model, "previous")
+    current, previous = inventory.having(model, "current"), inventory.having(model, "previous")
+    installed = Installed(
+        current=current.digest if current is not None else None,
+        previous=previous.digest if previous is not None else None,
+    )
+    back = inventory.by_digest(order_rules.way_back(attempt, installed))
     if back is None:
         only = f"only {_release(runs)} is on this device" if runs is not None else "no version of it is installed"
         raise LinesideError(
@@ -106,7 +114,7 @@ def way_back(scene: Scene, model: str) -> tuple[Version, list[str]]:
         f"{former}{_release(back)[:1].upper()}{_release(back)[1:]} is checked and tested on this device, then runs "
         "from one part to the next; no maintenance window is waited for."
     )
-    if runs is not None:
+    if runs is not None and "current" in runs.roles:
         sentences.append(f"{_release(runs)[:1].upper()}{_release(runs)[1:]} stays here as the previous one.")
     return back, sentences
 

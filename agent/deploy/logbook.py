@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 KEEP_EVERY_S: Final = 600.0
 # What a version has done in probation would have to be done again.
 KEEP_PROBATION_EVERY_S: Final = 60.0
+_OTHERWISE: Final = frozenset({"deployment.overruled", "deployment.withdrawn"})
 Tell = Callable[[str, Severity, str], None]
 
 
@@ -166,6 +167,8 @@ class Logbook:
 
     def _tell_of_revert(self, attempt: Attempt) -> None:
         reason = attempt.fault.reason if attempt.fault is not None else ""
+        if attempt.former is None and attempt.fault is not None and attempt.fault.code in _OTHERWISE:
+            return  # a first version makes room for what somebody asked for instead, and judges parts until then
         if attempt.state is S.FAILED_REVERT_FAILED or (attempt.state is S.FAILED_REVERTED and attempt.former is None):
             self._tell("deployment.revert_failed", Severity.ALARM, f"{_name(attempt)}: {reason}")
         elif attempt.state is S.FAILED_REVERTED:

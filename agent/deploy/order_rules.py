@@ -10,6 +10,7 @@ from agent.deploy.facts import Installed
 from agent.deploy.orders import Order, OrderKind
 from wire.deployment import DeploymentState as S
 from wire.deployment import HoldReason
+from wire.ids import Digest
 
 _CONFLICT: Final = "resource.conflict"
 _NOT_FOUND: Final = "resource.not_found"
@@ -89,6 +90,22 @@ def decide(order: Order, remembered: ModelJournal, installed: Installed) -> Outc
             assert_never(order.kind)
 
 
+def way_back(attempt: Attempt | None, installed: Installed) -> Digest | None:
+    """Return the version that a rollback brings back.
+
+    `previous`, but while a swap has begun the version before it, and `current` where going back to it has failed: the
+    version at fault still judges parts then.
+    """
+    if attempt is None:
+        return installed.previous
+    if attempt.state in _BEGUN:
+        return attempt.former
+    was_way_back = attempt.urgent and attempt.digest == installed.current
+    if attempt.state is S.FAILED_REVERT_FAILED or (was_way_back and attempt.state is S.FAILED_NO_CHANGE):
+        return installed.current
+    return installed.previous
+
+
 def keeps_others_out(attempt: Attempt) -> bool:
     """Tell whether no version may be imported now, for one of that model is being swapped in or watched.
 
@@ -111,7 +128,7 @@ def _confirm(order: Order, attempt: Attempt | None) -> Outcome:
 
 def _roll_back(order: Order, model: str, attempt: Attempt | None, installed: Installed) -> Outcome:
     is_begun = attempt is not None and attempt.state in _BEGUN
-    target = attempt.former if attempt is not None and is_begun else installed.previous
+    target = way_back(attempt, installed)
     if target is None:
         return Refused(code=_NOT_FOUND, text=f"There is no former version of {model} on this device to go back to.")
     if order.digest not in (None, target):

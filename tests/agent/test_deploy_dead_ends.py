@@ -104,7 +104,7 @@ def test_a_first_version_in_probation_with_no_way_back_gives_way_to_one_from_a_s
     first = [report for report in device.reports if report.deployment_id == deployment_id(1)]
     assert [(report.state, report.code) for report in first] == [(S.FAILED_REVERTED, "deployment.overruled")]
     assert device.activator.in_use == releases[0].digest, "the line goes on with it until the other one is in"
-    device.activator.judges = {}
+    assert "deployment.revert_failed" not in [name for name, _, _ in device.told], "nothing has failed"
     step_until(device, document, S.PROBATION)
     assert device.activator.in_use == releases[1].digest
     device.activator.judged(ok=20)
@@ -225,3 +225,23 @@ def test_the_only_version_stays_the_one_loaded_at_each_start_when_its_repair_is_
     assert device.store.installed(MODEL).current == releases[0].digest, "nothing would be loaded at the next start"
     device.boot()
     assert device.activator.in_use == releases[0].digest
+
+
+def test_where_going_back_failed_a_person_can_have_it_tried_again(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    """The version at fault still judges parts: the one to bring back is `current`, and there may be no `previous`."""
+    on_releases(device, releases[:1])
+    document = wanted(releases[1])
+    step_until(device, document, S.PROBATION)
+    device.activator.outcomes = ["untouched"]
+    device.activator.judged(inference_failed=40)
+    device.run(document)
+    assert device.states()[-1] is S.FAILED_REVERT_FAILED
+    assert device.activator.in_use == releases[1].digest
+    order = give(device, OrderKind.ROLLBACK, releases[0])
+    device.run(document)
+    assert answer(device, order).done, answer(device, order).text
+    assert device.activator.in_use == releases[0].digest
+    assert device.store.installed(MODEL).current == releases[0].digest
+    assert device.states()[-1] is S.SUCCEEDED

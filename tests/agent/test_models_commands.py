@@ -415,6 +415,19 @@ def test_a_rollback_that_fails_is_an_error_with_the_reason(
     assert device.activator.in_use == versions[1].digest
 
 
+def test_where_going_back_failed_a_rollback_tries_it_again(
+    device: DeviceAtHand, versions: list[package.Package], run: Run
+) -> None:
+    in_probation(device, versions)
+    device.activator.outcomes = ["untouched"]
+    device.activator.judged(inference_failed=40)
+    wait_for(lambda: (attempt := device.attempt()) is not None and attempt.has_ended)
+    assert "could not be made active either" in run("models", "list")[1]
+    status, printed, said = run("models", "rollback", "parts", "--yes")
+    assert (status, printed) == (0, f"parts release 1 ({versions[0].digest[:12]}) runs.\n"), said
+    assert "stays here" not in said, "the version at fault is not kept"
+
+
 def test_there_is_no_way_back_from_the_first_version(
     device: DeviceAtHand, versions: list[package.Package], run: Run
 ) -> None:
