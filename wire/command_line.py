@@ -66,11 +66,20 @@ def _complain(error: LinesideError) -> int:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows for a person: columns as wide as their content, none ever wrapped; only the head without rows."""
+    """Return rows for a person: columns as wide as their content, none ever wrapped; only the head without rows.
+
+    What would move the cursor or colour the terminal is shown as a question mark: names and reasons come from afar.
+    """
+    rows = [[plain(cell) for cell in row] for row in rows]
     widths = [max(len(row[index]) for row in [head, *rows]) for index in range(len(head))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
     ]
+
+
+def plain(text: str) -> str:
+    """Return a text in one line, without anything a terminal would obey."""
+    return "".join(one if one.isprintable() else " " if one.isspace() else "?" for one in text)
 
 
 def print_json(schema: str, content: Mapping[str, object]) -> None:

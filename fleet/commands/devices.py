@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from fleet.commands import client, table
 from fleet.commands import deployments as words
+from wire import command_line
 from wire.errors import REGISTER, LinesideError
 from wire.export import MAX_LINE_BYTES, ExportHead
 
@@ -64,13 +65,13 @@ def run_show(args: argparse.Namespace) -> int:
     print(f"agent {device['agent_version']} on {device['architecture']}, enrolled {device['enrolled_at']}")
     print(f"runs {_runs(device)}")
     for one in device["deviations"]:
-        print(f"{one['model']} {one['text']}")
+        print(command_line.plain(f"{one['model']} {one['text']}"))
     rows = [
         [one["model"], words.release(one), one["state"], words.asked_by(one), words.why(one)] for one in deployments
     ]
     table.print_table(("MODEL", "RELEASE", "STATE", "ASKED BY", "WHY"), rows)
     for sentence in _wrong(device, health):
-        print(sentence)
+        print(command_line.plain(sentence))
     if events:
         print()
         table.print_table(("EVENT", "AT", "TEXT"), [[one["name"], one["at"], one["text"]] for one in events])
@@ -129,6 +130,11 @@ def _device_of(line: bytes, path: Path) -> str:
 def _wrong(device: dict[str, Any], health: dict[str, Any] | None) -> list[str]:
     """Return what the device refuses, and what was wrong when it last told how it is."""
     found = [f"refused: {sentence}" for sentence in (device["reported"] or {}).get("refusals", [])]
+    found += [
+        f"shadow of {model['model']}: {model['shadow_trouble']}"
+        for model in (device["reported"] or {}).get("models", [])
+        if model.get("shadow_trouble")
+    ]
     for station in health["health"]["stations"] if health is not None else ():
         if station.get("not_ready"):
             found.append(f"{station['station']}: not ready: {station['not_ready']}")

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from fleet.commands import client, table
+from wire import command_line
 
 
 def add_parser(subparsers: Any) -> None:
@@ -30,5 +31,5 @@ def run(args: argparse.Namespace) -> int:
     rows = [[fact["at"] or "-", fact["source"], fact["text"]] for fact in found["facts"]]
     table.print_table(("AT", "SOURCE", "FACT"), rows)
     print()
-    print(found["answer"])
+    print(command_line.plain(found["answer"]))
     return 0

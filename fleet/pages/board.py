@@ -65,7 +65,11 @@ def take(session: Session, is_present: Callable[[str], bool], now: datetime) -> 
                 drift.deviations(device.id, known, reported.get(device.id)),
             ),
             "wanted": deployment_lines.wanted(
-                desired.get(device.id), deployments, releases, deployment_lines.shadows(health.get(device.id))
+                desired.get(device.id),
+                deployments,
+                releases,
+                deployment_lines.shadows(health.get(device.id)),
+                reported.get(device.id),
             ),
             **_verdicts(minutes.get(device.id, {}), now),
             **_health_fields(health.get(device.id), now),

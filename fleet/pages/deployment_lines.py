@@ -16,7 +16,7 @@ from fleet.pages import words
 from wire import codec
 from wire.deployment import DeploymentState, Origin, ProbationReport
 from wire.desired import Desired
-from wire.messages import Health, ShadowHealth
+from wire.messages import Health, Reported, ShadowHealth
 
 MAX_DEPLOYMENTS: Final = 10
 BAD_STATES: Final = frozenset({"refused", "failed_no_change", "failed_reverted", "failed_revert_failed", "timed_out"})
@@ -28,6 +28,7 @@ def wanted(
     deployments: Mapping[str, Deployment],
     releases: Mapping[str, int],
     shadows: Mapping[str, ShadowHealth],
+    reported: Reported | None = None,
 ) -> list[dict[str, Any]]:
     """Return a line for each model that a device is asked to run.
 
@@ -35,7 +36,9 @@ def wanted(
         deployments: by id.
         releases: of digests that the registry knows.
         shadows: what the device tells of its candidates, by digest.
+        reported: which of them run, and why one does not.
     """
+    troubles = {one.model: one.shadow_trouble for one in reported.models} if reported is not None else {}
     lines = []
     for model in desired.models if desired is not None else ():
         row = deployments.get(model.deployment_id)
@@ -49,7 +52,7 @@ def wanted(
                 "state": state.replace("_", " "),
                 "tone": _tone(state),
                 "why": _why(row),
-                "shadow": _shadow(model.shadow, releases, shadows),
+                "shadow": _shadow(model.shadow, releases, shadows, troubles.get(model.model, "")),
             }
         )
     return lines
@@ -110,16 +113,16 @@ def shadows(row: DeviceHealth | None) -> Mapping[str, ShadowHealth]:
     return found
 
 
-def _shadow(digest: str | None, releases: Mapping[str, int], told: Mapping[str, ShadowHealth]) -> str:
+def _shadow(
+    digest: str | None, releases: Mapping[str, int], told: Mapping[str, ShadowHealth], trouble: str = ""
+) -> str:
     if digest is None:
         return ""
     seen = told.get(digest)
-    if seen is None:
-        return f"shadow {release_words(digest, releases)}: nothing told yet"
-    return (
-        f"shadow {release_words(digest, releases)}: {seen.compared} of {seen.chosen} chosen parts compared, "
-        f"{seen.disagreed} differ"
-    )
+    parts = [trouble.rstrip(".")] if trouble else []
+    if seen is not None:
+        parts.append(f"{seen.compared} of {seen.chosen} chosen parts compared, {seen.disagreed} differ")
+    return f"shadow {release_words(digest, releases)}: {'; '.join(parts) or 'nothing told yet'}"
 
 
 def release_words(digest: str | None, releases: Mapping[str, int]) -> str:

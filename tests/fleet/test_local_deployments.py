@@ -61,7 +61,7 @@ def shown(stand: Stand, deployment: str) -> dict[str, Any]:
 
 def test_an_import_at_the_device_is_known_by_its_first_report(stand: Stand) -> None:
     stand.enrol("cell-1")
-    local = {"origin": Origin.DEVICE, "by": "anna"}
+    local: dict[str, Any] = {"origin": Origin.DEVICE, "by": "anna"}
     way = [S.DOWNLOADING, S.VERIFYING, S.SELF_TESTING, S.STAGED, S.ACTIVATING, S.PROBATION, S.SUCCEEDED]
     sent = [report(LOCAL, FOREIGN, state, n, **local) for n, state in enumerate(way, start=1)]
     assert take(stand, *sent).refused == ()
