@@ -70,6 +70,18 @@ _OTHERS = (
     ("`agent.power_lost`", "alarm", "The machine went down while the agent ran: the last 100 ms may be missing."),
     ("`outbox.set_aside`", "alarm", "The outbox was damaged; its file is kept, and a new one was begun."),
     ("`link.publish_refused`", "alarm", "The broker refuses a lane's messages; they are kept and tried again."),
+    (
+        "`deployment.awaits_confirmation`",
+        "warning",
+        "A version is ready, and a person must say that it may be swapped in: `lineside models confirm`.",
+    ),
+    (
+        "`deployment.shifted`",
+        "alarm",
+        "The verdicts of a version in probation have another mix than before; a person is asked.",
+    ),
+    ("`deployment.reverted`", "warning", "A version was taken back, and the former one is active again."),
+    ("`deployment.revert_failed`", "alarm", "A version was given up, and there is none that could take its place."),
     ("`shadow.refused`", "warning", "A candidate that is asked for is not run, or no longer, and why."),
     ("`command.finished`", "note", "A command of the fleet was carried out."),
 )
