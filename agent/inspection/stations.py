@@ -67,6 +67,7 @@ class Stations:
         }
         self._deployment_of = deployment_of
         self._growth = Growth()
+        self._spent: list[runtime.Session] = []
         self._freed_ns: int | None = None
         self.last_swap = SwapTimes()
 
@@ -107,11 +108,11 @@ class Stations:
         return session.digest
 
     def tidy(self) -> bool:
-        """Give back the memory of the last swap, in a moment in which no part is in work; call it now and then.
+        """Close the session that a swap replaced and give its memory back, while no part is in work; call it now and then.
 
-        Meanwhile every thread that wants memory waits, and what it wants again afterwards comes a page at a time: that
-        would cost the first part after a swap as much again as a look of 5 ms. Where parts come without a pause, one
-        part in 10 s may meet it.
+        Closing holds the interpreter. While memory is given back, whoever wants some waits, and gets it a page at a
+        time afterwards. Both would cost the first part after a swap as much again as a look of 5 ms. Where parts come
+        without a pause, one part in 10 s may meet it.
 
         Returns:
             Whether it was done now.
@@ -121,9 +122,14 @@ class Stations:
         waited_ns = time.monotonic_ns() - self._freed_ns
         if waited_ns <= _TIDY_AFTER_NS and not all(worker.is_idle for worker in self._workers.values()):
             return False
-        self._freed_ns = None
+        self._close_spent()
         runtime.trim()
         return True
+
+    def _close_spent(self) -> None:
+        while self._spent:
+            self._spent.pop().close()
+        self._freed_ns = None
 
     def _activate_alone(self, package: Package) -> runtime.Session:
         """Close the old session, then build the new one; load the old one again where that fails."""
@@ -162,6 +168,7 @@ class Stations:
             bases: of the stations that need the model: what they judge with, or did before it was taken out.
         """
         name, threads = package.manifest.name, self._options.threads
+        self._close_spent()  # of a swap a moment ago: there are never three
         began_ns = time.monotonic_ns()
         session = at_low_priority(lambda: runtime.load(package, self._options), threads=threads)
         built_ns = time.monotonic_ns()
@@ -183,9 +190,9 @@ class Stations:
         swapped_ns = time.monotonic_ns()
         self._loaded = loaded
         if former is not None:
-            former.session.close()
+            self._spent.append(former.session)
         self._forget_memory()
-        self._freed_ns = time.monotonic_ns()  # what building the session took, and what the old one held
+        self._freed_ns = time.monotonic_ns()
         self._growth.restart()
         self.last_swap = SwapTimes(
             build_ms=(built_ns - began_ns) / 1e6,

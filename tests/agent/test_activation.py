@@ -240,6 +240,41 @@ def test_a_session_is_built_at_a_lower_priority_than_the_agents_own(own: int, lo
     assert done.stdout.split() == [str(lower), str(own)]
 
 
+def test_the_old_session_is_closed_while_no_part_is_in_work_or_before_a_third_one_comes(
+    stand_of: Callable[..., Stand], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand = stand_of("one", "two")
+    versions = [tiny_models.make(tmp_path / str(number), release=number) for number in (1, 2, 3)]
+    busy = [True]
+    monkeypatch.setattr(StationWorker, "is_idle", property(lambda _worker: not busy[0]))
+    olds = []
+    for version in versions:
+        stand.stations.activate(version)
+        olds.append(stand.workers["one"].setup.views[0].pipelines[0])
+    assert not stand.stations.tidy()
+    with pytest.raises(LinesideError, match="is closed"):
+        olds[0].look(_picture())
+    assert olds[1].look(_picture()).findings, "a part may still be in work with it"
+    busy[0] = False
+    assert stand.stations.tidy()
+    with pytest.raises(LinesideError, match="is closed"):
+        olds[1].look(_picture())
+    assert olds[2].look(_picture()).findings
+    assert not stand.stations.tidy(), "there is nothing left to do"
+
+
+def test_where_parts_come_without_a_pause_the_old_session_is_closed_all_the_same(
+    stand_of: Callable[..., Stand], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StationWorker, "is_idle", property(lambda _worker: False))
+    monkeypatch.setattr(station_module, "_TIDY_AFTER_NS", 50_000_000)
+    stand = stand_of("one")
+    stand.stations.activate(tiny_models.make(tmp_path / "1"))
+    assert not stand.stations.tidy()
+    time.sleep(0.1)
+    assert stand.stations.tidy()
+
+
 # The exclusive form
 
 
