@@ -6,12 +6,11 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from agent.deploy import golden, selftest
 from agent.deploy.selftest import SelfTestOptions, SelfTestResult
-from tests.support import tiny_models
+from tests.support import processes, tiny_models
 from tests.support.deploying import MemoryFleet, TestDevice, wanted
 from wire.deployment import DeploymentState as S
 from wire.errors import REGISTER
@@ -112,9 +111,7 @@ def test_it_can_be_cut_short_and_leaves_no_child_behind(tmp_path: Path) -> None:
     started = time.monotonic()
     assert selftest.self_test(tested, OPTIONS, go_on=lambda: time.monotonic() - started < 0.2) is None
     assert time.monotonic() - started < 5.0
-    assert [
-        child for child in psutil.Process().children() if "agent.deploy.selftest" in " ".join(child.cmdline())
-    ] == []
+    assert processes.children("agent.deploy.selftest") == []
 
 
 def test_the_child_holds_itself_to_memory_priority_and_the_life_of_its_parent() -> None:

@@ -76,7 +76,8 @@ def test_a_silent_fleet_gets_at_most_the_window_and_then_everything(tmp_path: Pa
             side.inspect(1000)
         side.outbox.emit_counters()
         side.link.start()
-        time.sleep(1.5)
+        until(lambda: len(fleet.arrivals) > BEHIND_WINDOW)
+        time.sleep(1.0)
         lanes = [batch.lane for _, batch in fleet.arrivals]
         assert lanes.count(Lane.INSPECTIONS) == BEHIND_WINDOW, "the backlog takes the place of live records"
         assert lanes.count(Lane.COUNTERS) == 1, "a backlog of inspections holds up the counters"

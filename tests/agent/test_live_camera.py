@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -24,7 +25,7 @@ from agent.capture.settings import SourceSettings
 from agent.capture.sources import source_of
 from agent.clock import SystemClock
 from scripts import footprint
-from tests.support import fake_cameras
+from tests.support import fake_cameras, processes
 from tests.support.cameras import Consumer, adds_up, descriptors, eventually, feed_of, is_gone, shared_frames
 from wire.desired import CameraSettings
 from wire.errors import LinesideError
@@ -317,14 +318,14 @@ def test_thirty_restarts_leave_no_memory_descriptor_thread_or_process_behind() -
 
     threads, _, memory = measure(10)
     threads_after, rings_after, memory_after = measure(30)
-    processes = [child for child in psutil.Process().children() if "camera_process" in " ".join(child.cmdline())]
+    running = processes.children("camera_process")
     open_now = descriptors()
     counts = consumer.close()
     gc.collect()
 
     assert threads_after == threads
     assert rings_after <= 2
-    assert len(processes) <= 1
+    assert len(running) <= 1
     assert memory_after - memory < 6 * 2**20
     assert open_now < 60
     assert shared_frames() == 0
@@ -403,10 +404,9 @@ def test_secrets_of_a_plugin_reach_neither_log_nor_health_nor_any_process_list(
     consumer = Consumer(feed)
     eventually(lambda: feed.health().process_id is not None)
     shown = [repr(settings)]
-    for process in psutil.Process().children():
-        if is_gone(process.pid):
-            continue
-        shown += [" ".join(process.cmdline()), repr(process.environ())]
+    for process in processes.children(""):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            shown += [" ".join(process.cmdline()), repr(process.environ())]
     eventually(lambda: feed.health().restarts >= 1)
     shown.append(repr(feed.health()))
     consumer.close()

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import psutil
 import pytest
 
 from agent.deploy import selftest
@@ -19,7 +18,7 @@ from agent.deploy.selftest import SelfTestOptions, SelfTestResult
 from agent.deploy.trial_pictures import TrialPicture, extras
 from agent.vision import graph_cache, runtime
 from agent.vision.graph_cache import GraphCache
-from tests.support import tiny_models
+from tests.support import processes, tiny_models
 from tests.support.deploying import MemoryFleet, TestDevice, wanted
 from wire import package
 from wire.deployment import DeploymentState as S
@@ -283,7 +282,7 @@ def test_a_model_that_never_answers_is_ended_with_all_it_started(tmp_path: Path)
     result = outcome(tiny_models.make(tmp_path / "p", "endless"), SelfTestOptions(time_limit_s=4.0))
     assert (result.ok, result.code) == (False, "model.timed_out")
     assert time.monotonic() - started < 15
-    assert not [one for one in psutil.Process().children(recursive=True) if "selftest" in " ".join(one.cmdline())]
+    assert processes.children("selftest") == []
 
 
 def test_the_child_takes_no_more_than_is_left_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,8 +300,8 @@ def test_the_kernel_would_end_the_child_before_the_agent(tmp_path: Path) -> None
     scores: list[int] = []
 
     def go_on() -> bool:
-        children = [child for child in psutil.Process().children() if "selftest" in " ".join(child.cmdline())]
-        scores.extend(int(Path(f"/proc/{child.pid}/oom_score_adj").read_text()) for child in children)
+        found = processes.children("selftest")
+        scores.extend(int(Path(f"/proc/{child.pid}/oom_score_adj").read_text()) for child in found)
         return 1000 not in scores
 
     assert selftest.self_test(found, OPTIONS, go_on=go_on) is None

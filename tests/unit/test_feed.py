@@ -152,10 +152,10 @@ def test_the_trouble_of_the_source_is_what_take_says() -> None:
     source = Scripted(live=True)
     feed = Feed(source)
     feed.open()
-    source.answers.put(LinesideError("source.unavailable", "The cable is out."))
     said: list[str] = []
 
     def trouble() -> bool:
+        source.answers.put(LinesideError("source.unavailable", "The cable is out."))  # and stays out
         answer = feed.take(0.01)
         said.append(answer.reason if isinstance(answer, NoFrame) else "")
         return "The cable is out." in said

@@ -82,7 +82,8 @@ def test_the_share_of_a_core_is_that_since_the_last_reading(tmp_path: Path) -> N
     started = os.times()
     while (os.times().user - started.user) < 0.2:
         sum(range(10_000))
-    assert probes.read().cpu_fraction > 0.2
+    used = (os.times().user - started.user) / (os.times().elapsed - started.elapsed)  # less than 1 on a busy machine
+    assert probes.read().cpu_fraction > 0.5 * used
     assert probes.read().cpu_fraction >= 0.0
 
 
