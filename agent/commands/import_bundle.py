@@ -152,7 +152,7 @@ def _remarks(chosen: Found, inventory: Inventory, status: Status | None) -> Iter
         hint = f" Did you mean {near[0]}?" if near else ""
         yield (
             f"WARNING: no station of this device has a recipe that needs {chosen.model}; needed are: "
-            f"{', '.join(sorted(known))}.{hint} It would be kept, and judge nothing."
+            f"{', '.join(sorted(known))}.{hint} It would be tested, but not made active, and would not stay."
         )
     runs = inventory.having(chosen.model, "runs") or inventory.having(chosen.model, "current")
     if runs is not None and runs.release is not None and runs.release > chosen.release:

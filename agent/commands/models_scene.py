@@ -127,8 +127,13 @@ def state_words(attempt: Attempt) -> str:
     if attempt.hold is not None:
         return f"{words}, WAITS: {hold_words(attempt.hold)}"
     if attempt.fault is not None:
-        return f"{words}, tried again: {attempt.fault.reason}"
+        return f"{words}, {then_words(attempt.state.value)}: {attempt.fault.reason}"
     return words
+
+
+def then_words(state: str) -> str:
+    """Return what follows from a fault in a state that is no end."""
+    return "taken back" if state in ("activating", "probation") else "tried again"
 
 
 def hold_words(hold: Hold) -> str:

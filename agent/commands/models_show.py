@@ -158,6 +158,8 @@ def _deployment(attempt: Attempt) -> Iterator[str]:
         if hold.text:
             yield f"            {hold.text}"
         if hold.reason.value == "awaiting_confirmation":
-            yield f"            lineside models confirm {attempt.model}  or  lineside models rollback {attempt.model}"
+            is_watched = attempt.state.value == "probation"  # what only awaits its swap has nothing to be taken out
+            or_back = f"  or  lineside models rollback {attempt.model}" if is_watched else ""
+            yield f"            lineside models confirm {attempt.model}{or_back}"
     elif attempt.fault is not None and not attempt.has_ended:
-        yield f"trouble     {attempt.fault.reason} It is tried again."
+        yield f"trouble     {attempt.fault.reason} It is {scenes.then_words(attempt.state.value)}."

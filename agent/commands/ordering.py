@@ -181,7 +181,7 @@ def _step_words(attempt: Attempt) -> str:
         text = f" {attempt.hold.text}" if attempt.hold.text else ""
         return f"{words}; WAITS: {scenes.hold_words(attempt.hold)}.{text}"
     if attempt.fault is not None:
-        return f"{words}; tried again: {attempt.fault.reason}"
+        return f"{words}; {scenes.then_words(state)}: {attempt.fault.reason}"
     return words
 
 

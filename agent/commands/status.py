@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from agent.commands import running
+from agent.commands import models_scene, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,7 +95,7 @@ def _deployment(deployment: DeploymentStatus) -> Iterator[str]:
         if hold.text:
             yield f"            {hold.text}"
     elif deployment.trouble:
-        yield f"{words}, tried again: {deployment.trouble}"
+        yield f"{words}, {models_scene.then_words(deployment.state)}: {deployment.trouble}"
     else:
         yield words
 

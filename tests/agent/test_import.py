@@ -271,7 +271,7 @@ def test_a_model_that_no_recipe_needs_is_warned_of_and_not_refused(
     assert status == 0
     assert said[0] == (
         "WARNING: no station of this device has a recipe that needs part; needed are: parts. Did you mean parts? "
-        "It would be kept, and judge nothing."
+        "It would be tested, but not made active, and would not stay."
     )
 
 

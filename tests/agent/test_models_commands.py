@@ -16,6 +16,8 @@ import pytest
 
 from agent import cli
 from agent import status as last_word
+from agent.clock import SystemClock
+from agent.deploy.journal import Journal
 from agent.deploy.outlook import Rules
 from agent.deploy.pins import Pins
 from agent.deploy.probation import ProbationLimits
@@ -415,6 +417,34 @@ def test_a_rollback_that_fails_is_an_error_with_the_reason(
     assert device.activator.in_use == versions[1].digest
 
 
+def test_a_version_that_awaits_its_swap_is_not_told_to_be_rolled_back(
+    device: DeviceAtHand, versions: list[package.Package], run: Run
+) -> None:
+    """A rollback would take out the version that runs."""
+    device.install(*versions[:2])
+    device.rules = replace(device.rules, confirm=True)
+    device.fleet.publish(versions[2])
+    device.ask_for(versions[2])
+    device.begin()
+    wait_for(lambda: (attempt := device.attempt()) is not None and attempt.hold is not None)
+    shown = run("models", "show", "parts")[1]
+    assert "lineside models confirm parts" in shown
+    assert "lineside models rollback parts" not in shown
+
+
+def test_a_version_that_is_taken_back_is_not_said_to_be_tried_again(
+    device: DeviceAtHand, versions: list[package.Package], run: Run
+) -> None:
+    in_probation(device, versions)
+    device.end()
+    attempt = device.attempt()
+    assert attempt is not None
+    Journal(device.root / "journal", SystemClock()).write(attempt.failed("deployment.crashed", "It crashed."))
+    printed = run("models", "list")[1]
+    assert "probation, 0 of 100 parts judged, taken back: It crashed." in printed
+    assert "tried again" not in printed + run("models", "show", "parts")[1]
+
+
 def test_where_going_back_failed_a_rollback_tries_it_again(
     device: DeviceAtHand, versions: list[package.Package], run: Run
 ) -> None:
@@ -522,9 +552,7 @@ def test_what_is_confirmed_is_shown_before_it_is(
     assert attempt.hold is not None
     shown = run("models", "show", "parts")[1].splitlines()
     assert any(line.startswith("WAITS       awaiting confirmation, at most until 20") for line in shown)
-    assert shown[-1 if not shown[-1].startswith("before") else -2] == (
-        "            lineside models confirm parts  or  lineside models rollback parts"
-    )
+    assert shown[-1 if not shown[-1].startswith("before") else -2] == "            lineside models confirm parts"
     status, _, err = run("models", "confirm", "parts", "--yes")
     assert status == 0, err
     said = err.splitlines()
