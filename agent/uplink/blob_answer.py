@@ -87,7 +87,7 @@ def retry_after_s(header: str, now_utc: datetime) -> float:
         return float(header.strip()[:9])
     try:
         moment = parsedate_to_datetime(header)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for a year of twenty digits
         return 0.0
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

@@ -77,6 +77,9 @@ def test_only_what_is_there_makes_it_a_request_for_the_rest() -> None:
         ("Sun, 01 Mar 2026 12:02:00 -0000", 120.0),
         ("soon", 0.0),
         ("Sun, 99 Mar 2026 12:02:00 GMT", 0.0),
+        ("Sun, 01 Mar 99999999999999999999 12:02:00 GMT", 0.0),
+        ("Sun, 01 Mar 2026 99999999999:02:00 GMT", 0.0),
+        ("Sun, 01 Mar 2026 12:02:00 +99999999999999", 0.0),
     ],
 )
 def test_the_wait_that_is_asked_for_is_read_in_both_forms(header: str, seconds: float) -> None:
