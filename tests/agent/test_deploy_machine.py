@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -197,6 +197,7 @@ TestDeployments.settings = settings(
     stateful_step_count=25,
     deadline=None,
     derandomize=RUNS == 0,
+    phases=[Phase.generate, Phase.shrink] if RUNS else [Phase.generate],  # shrinking a story takes minutes
     print_blob=True,
     database=None,
     suppress_health_check=list(HealthCheck),

@@ -21,14 +21,13 @@ from agent.deploy.pins import Pins
 from agent.deploy.probation import ProbationLimits
 from agent.deploy.runner import RunnerOptions
 from agent.deploy.selftest import SelfTestResult
-from tests.support.deploying import MODEL, FakeActivator, MemoryFleet, TestDevice, check_reports, wanted
+from tests.support.deploying import MODEL, FakeActivator, MemoryFleet, TestDevice, check_reports, deployment_id, wanted
 from tests.support.losing_disk import Watch, write_image
 from wire import deployment, package
 from wire.deployment import DeploymentReport, HoldReason
 from wire.deployment import DeploymentState as S
 from wire.desired import Desired
 from wire.errors import LinesideError
-from wire.mint import Mint
 
 DAY_S: Final = 86400.0
 PROBATION: Final = ProbationLimits(parts=20, watch_s=600.0, most_s=2 * DAY_S)
@@ -55,8 +54,7 @@ class Device:
         self.root.mkdir(parents=True)
         self.packages = packages
         self.rng = random.Random(seed)
-        self.mint = Mint()
-        self.number = 0
+        self.number = self.orders = 0
         self.desired: Desired | None = Desired(device="edge-1", revision=1, models=())
         self.said: list[DeploymentReport] = []
         self.fleet = MemoryFleet([])
@@ -148,10 +146,11 @@ class Device:
             digest = self.packages[release].digest
             (found,), _ = search(self.packages[release].folder)
             bundle.stage(found, self.device.store.root)
+        self.orders += 1
         with contextlib.suppress(LinesideError):  # too many wait
             self.device.orders.give(
                 Order(
-                    id=self.mint.uuid7(),
+                    id=deployment_id(1_000_000 + self.orders),
                     kind=kind,
                     model=MODEL,
                     digest=digest,
