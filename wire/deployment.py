@@ -138,6 +138,7 @@ class DeploymentReport:
         sequence: counts the reports of this deployment; the fleet moves the deployment by a higher one only. An equal
             one is a duplicate and a lower one stale: both are kept and acknowledged, and change nothing.
         code: a key of the error register where the state is a refusal or a failure.
+        reason: of a refusal or a failure; otherwise why it was asked for, where a person at the device said so.
         inferring_digest: the digest of the session in use when this was written.
         origin, by: who asked for it; `by` names the person where that was on the device.
         release: of the version, where the device knows it.

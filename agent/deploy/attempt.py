@@ -79,6 +79,7 @@ class Attempt:
     Args:
         origin, by: who asked for it; one asked for at the device is known from the journal only, and wanted until it
             has ended.
+        why: it was asked for, in that person's words.
         urgent: a way back: it waits for nobody, and passes its probation at once.
         order: the latest order of a person that was obeyed, so that none is obeyed twice.
         tries: how often the current state's step was begun (while downloading: how many answers in a row were of no
@@ -108,6 +109,7 @@ class Attempt:
     release: Count
     origin: Origin = Origin.FLEET
     by: ShortText = ""
+    why: ShortText = ""
     urgent: bool = False
     order: str = ""
     state: DeploymentState = DeploymentState.QUEUED
@@ -145,7 +147,7 @@ class Attempt:
             attempt=self.begun,
             at=self.at,
             code=fault.code if fault else "",
-            reason=fault.reason[:MAX_REASON] if fault else "",
+            reason=fault.reason[:MAX_REASON] if fault else self.why,
             hold=self.hold,
             inferring_digest=self.inferring,
             origin=self.origin,

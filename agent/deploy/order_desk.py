@@ -107,6 +107,7 @@ class OrderDesk:
                 release=outcome.release if outcome.release is not None else self._release_of(outcome.digest),
                 origin=Origin.DEVICE,
                 by=order.by,
+                why=order.reason,
                 urgent=outcome.urgent,
                 sequence=remembered.first_sequence,
                 at=self._clock.now_utc(),

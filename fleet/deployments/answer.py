@@ -13,7 +13,7 @@ from fleet.deployments.deviation import words_of
 from fleet.deployments.gathered import Asked, Gathered
 from fleet.deployments.progress import FLEET_ENDS
 from fleet.deployments.timeouts import NOT_BEGUN, stamp
-from wire.deployment import ENDS, DeploymentState, Hold, HoldReason, ProbationReport, SelfTestReport
+from wire.deployment import ENDS, DeploymentState, Hold, HoldReason, Origin, ProbationReport, SelfTestReport
 
 _AWAITED: Final[Mapping[HoldReason, str]] = {
     HoldReason.NO_SPACE: "room on the disk",
@@ -97,7 +97,7 @@ def _standing(newest: Asked) -> str:
         parts.append(hold_words(told.hold))
     elif told.probation is not None:
         parts.append(probation_words(told.probation))
-    elif told.reason:
+    elif told.reason and told.origin is not Origin.DEVICE:
         parts.append(told.reason.rstrip("."))
     return "; ".join(parts)
 

@@ -45,9 +45,10 @@ def _past(one: Gathered) -> list[Fact]:
 
 def _of_deployment(asked: Asked, name: str) -> list[Fact]:
     if asked.origin is Origin.DEVICE:
-        asking = Fact(
-            at=asked.created_at, source=DEVICE, text=f"{name} was {asked_by(asked.origin, asked.by)} ({asked.id})."
-        )
+        told = next((told.report.reason for told in asked.reports if not told.report.code and told.report.reason), "")
+        why = f": {told.rstrip('.')}" if told else ""
+        text = f"{name} was {asked_by(asked.origin, asked.by)}{why} ({asked.id})."
+        asking = Fact(at=asked.created_at, source=DEVICE, text=text)
     elif asked.revision is None and asked.created_by == "unknown":
         text = f"{name} is reported on as asked for by a fleet, and this database has no record of it ({asked.id})."
         asking = Fact(at=asked.created_at, source=DEVICE, text=text)
@@ -73,8 +74,10 @@ def _of_report(told: Told) -> Fact:
         parts.append(answer.tested_words(report.tested))
     if report.probation is not None:
         parts.append(answer.probation_words(report.probation))
-    if report.code or report.reason:
+    if report.code:
         parts.append(": ".join(part for part in (report.code, report.reason) if part))
+    elif report.reason and report.origin is not Origin.DEVICE:
+        parts.append(report.reason)
     return Fact(
         at=report.at,
         source=DEVICE,
