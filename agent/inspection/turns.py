@@ -12,8 +12,11 @@ from typing import Final
 
 from agent.clock import Clock
 
-# A thread that carries one part after the other leaves its place for less than this between two looks.
+# A place that was wanted so lately may be wanted again at once.
 IDLE_NS: Final = 5_000_000
+# A thread that carries one part after the other leaves its place for less than this between two looks: for the next
+# frame's decoder, for its record.
+PAUSE_NS: Final = 10_000_000
 # One that left it for no longer in all this time is at its limit: whatever ran beside it would take from its pace.
 PAUSE_WITHIN_NS: Final = 1_000_000_000
 
@@ -95,13 +98,13 @@ class Turns:
         self._paces = {
             thread: pace
             for thread, pace in self._paces.items()
-            if pace.left_ns is None or now_ns - pace.left_ns < IDLE_NS
+            if pace.left_ns is None or now_ns - pace.left_ns < PAUSE_NS
         }  # what is left out has paused
         return any(now_ns - pace.paused_ns > PAUSE_WITHIN_NS for pace in self._paces.values())
 
     def _note_begin(self, now_ns: int) -> None:
         pace = self._paces.setdefault(threading.get_ident(), _Pace(left_ns=now_ns, paused_ns=now_ns))
-        if pace.left_ns is not None and now_ns - pace.left_ns >= IDLE_NS:
+        if pace.left_ns is not None and now_ns - pace.left_ns >= PAUSE_NS:
             pace.paused_ns = now_ns
         pace.left_ns = None
 

@@ -159,8 +159,8 @@ def test_no_place_is_lent_beside_a_thread_that_never_pauses() -> None:
         clock.advance(pause_s)
 
     for _ in range(50):
-        look(0.002)
-    assert not turns.borrow(lambda: None), "it has not paused for over a second"
+        look(0.008)
+    assert not turns.borrow(lambda: None), "it has not paused for over a second: so long it waits for a decoder"
     with turns.turn(clock.monotonic_ns() + 10**9):
         assert not turns.borrow(lambda: None)
     for _ in range(50):
