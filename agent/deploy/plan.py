@@ -71,7 +71,9 @@ def plan(installed: Installed, wanted: desired.DesiredModel | None, facts: Facts
         return plan_swapped.on_probation(attempt, wanted, facts)
     if wanted is None or _is_over(attempt, wanted, facts):
         if attempt is not None and not attempt.has_ended and facts.document_known:
-            return Fail(end=S.FAILED_NO_CHANGE, code="deployment.withdrawn", reason="It is no longer asked for.")
+            return Fail(
+                end=S.FAILED_NO_CHANGE, code="deployment.withdrawn", reason="It was taken back before its swap."
+            )
         return Collect(digests=facts.unneeded) if facts.unneeded else None
     if attempt is None or attempt.deployment_id != wanted.deployment_id or attempt.state is S.QUEUED:
         if facts.inferring == wanted.active and wanted.active in (installed.current, installed.previous):

@@ -328,13 +328,13 @@ CASES: dict[str, tuple[Installed, DesiredModel | None, Facts, Step | None]] = {
         ON_OLD,
         None,
         Facts(attempt=attempt(S.STAGED), inferring=OLD),
-        Fail(end=S.FAILED_NO_CHANGE, code="deployment.withdrawn", reason="It is no longer asked for."),
+        Fail(end=S.FAILED_NO_CHANGE, code="deployment.withdrawn", reason="It was taken back before its swap."),
     ),
     "3a it was taken back for one that was over before": (
         ON_OLD,
         replace(WANTED, deployment_id=OTHER_ID),
         Facts(attempt=held(NO_SPACE, 60.0, NOW), inferring=OLD, ended_before=True),
-        Fail(end=S.FAILED_NO_CHANGE, code="deployment.withdrawn", reason="It is no longer asked for."),
+        Fail(end=S.FAILED_NO_CHANGE, code="deployment.withdrawn", reason="It was taken back before its swap."),
     ),
     "3b nobody knows whether it was taken back": (
         ON_OLD,
