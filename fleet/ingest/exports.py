@@ -29,6 +29,7 @@ from wire.messages import Batch
 log = logging.getLogger(__name__)
 
 MAX_EXPORT_BYTES: Final = 1024 * 1024 * 1024
+MAX_UNREADABLE: Final = 1000  # lines of one file; each costs a transaction that others wait for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +100,12 @@ def absorb(engine: Engine, device: str, chunks: Iterable[bytes], *, seams: Seams
     try:
         for line in lines:
             tally.add(_take(engine, device, line, seams, now()))
+            if tally.unreadable >= MAX_UNREADABLE:
+                tally.trouble = (
+                    f"{tally.unreadable} lines cannot be read, and the rest was left: it is no export, or damaged. "
+                    "What could be read before that was taken."
+                )
+                break
     except LinesideError as error:
         tally.trouble = f"After {tally.batches} batches: {error.message}"
     if not tally.trouble and tally.batches + tally.unreadable != head.batches:

@@ -72,7 +72,7 @@ def take(session: Session, is_present: Callable[[str], bool], now: datetime) -> 
                 reported.get(device.id),
             ),
             **_verdicts(minutes.get(device.id, {}), now),
-            **_health_fields(health.get(device.id), now),
+            **_health_fields(health.get(device.id), now, online=device.online),
         }
         for device in found
     ]
@@ -157,14 +157,15 @@ def _verdicts(minutes: Mapping[int, Mapping[str, int]], now: datetime) -> dict[s
     }
 
 
-def _health_fields(row: DeviceHealth | None, now: datetime) -> dict[str, Any]:
+def _health_fields(row: DeviceHealth | None, now: datetime, *, online: bool) -> dict[str, Any]:
+    """Return the newest health; of a device that is away it is old, even if a person has just brought it in a file."""
     if row is None:
         return {"health_at": None, "health": "none", "cpu": "-", "memory": "-", "disk": "-", "backlog": "-"}
     health = codec.decode(row.body.encode(), Health)
     dropped = f", {health.outbox_dropped} dropped" if health.outbox_dropped else ""
     return {
         "health_at": words.stamp_or_none(row.received_at),
-        "health": "stale" if (now - row.received_at).total_seconds() > HEALTH_STALE_S else "fresh",
+        "health": "stale" if not online or (now - row.received_at).total_seconds() > HEALTH_STALE_S else "fresh",
         "cpu": f"{health.cpu_fraction:.0%}",
         "memory": words.size(health.rss_bytes),
         "disk": f"{health.disk_free_fraction:.0%} free",

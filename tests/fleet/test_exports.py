@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from sqlmodel import func, select
 
@@ -17,6 +19,7 @@ from fleet.devices.tables import DeviceEvent, DeviceHealth
 from fleet.ingest import commit, exports, seams
 from fleet.ingest.route import Standing, route
 from fleet.inspections.tables import CounterCell, InspectionRow
+from fleet.pages import board
 from fleet.shadow.tables import ShadowPairRow
 from tests.fleet.test_fleet_cli import run, served  # noqa: F401 - a fixture
 from tests.fleet.test_local_deployments import FOREIGN, LOCAL, report
@@ -27,7 +30,7 @@ from wire import codec, topics
 from wire.deployment import DeploymentState, Origin
 from wire.errors import LinesideError
 from wire.export import MAX_LINE_BYTES, ExportHead
-from wire.messages import Batch, Event, Lane, Severity
+from wire.messages import Batch, Entry, Event, Health, Lane, Severity
 
 TABLES = (InspectionRow, CounterCell, DeviceEvent, Deployment, ReportEntry, ShadowPairRow)
 
@@ -258,3 +261,35 @@ def test_a_file_is_absorbed_from_the_command_line(
     file.write_bytes(b"no export")
     assert run(capsys, "devices", "absorb", str(file), "--url", served)[0] == 4
     assert run(capsys, "devices", "absorb", str(tmp_path / "none"), "--url", served)[0] == 4
+
+
+def test_a_file_of_nothing_but_lines_that_cannot_be_read_is_given_up(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exports, "MAX_UNREADABLE", 5)
+    stand.enrol("cell-1")
+    found = send(stand, [head(20), *[b"x"] * 20]).json()
+    assert found["unreadable"] == 5
+    assert "5 lines cannot be read, and the rest was left" in found["trouble"]
+
+
+def test_health_that_was_brought_in_a_file_is_not_shown_as_fresh(stand: Stand) -> None:
+    stand.enrol("cell-1")
+    health = Health(
+        at=stand.now - timedelta(days=3),
+        uptime_s=1.0,
+        cpu_fraction=0.1,
+        rss_bytes=1,
+        disk_free_bytes=1,
+        disk_free_fraction=0.5,
+        outbox_unsettled=1,
+        outbox_bytes=1,
+        outbox_dropped=0,
+    )
+    entry = Entry(seq=1, body=msgspec.Raw(codec.encode(health)))
+    batch = Batch(device="cell-1", epoch="0" * 16, lane=Lane.HEALTH, entries=(entry,))
+    answer = send(stand, [head(1), codec.encode(batch)]).json()
+    assert answer["lanes"]["health"]["new"] == 1
+    with db.read_session(stand.engine) as session:
+        (shown,) = board.take(session, lambda _: False, stand.now)["devices"]
+    assert shown["health"] == "stale"
