@@ -356,8 +356,12 @@ class Plant:
             assert device.activator.in_use in known, "no model after the restart"
         attempt = device.journal.of("parts").attempt
         if crashed and attempt is not None and attempt.state is S.PROBATION:
-            assert device.activator.in_use != attempt.digest, "what may have ended the agent is loaded"
-            ends = frozenset({S.FAILED_REVERTED})
+            if attempt.former is None and device.store.installed("parts").current == attempt.digest:
+                # It has passed, and there is nothing before it: one crash must not leave the line without a model.
+                assert device.activator.in_use == attempt.digest, "the only version, which has passed, is not loaded"
+            else:
+                assert device.activator.in_use != attempt.digest, "what may have ended the agent is loaded"
+                ends = frozenset({S.FAILED_REVERTED})
         device.run(self.desired, patience=PATIENCE)
         attempt = device.journal.of("parts").attempt
         assert attempt is not None
