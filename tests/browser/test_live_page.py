@@ -221,7 +221,7 @@ def test_probation_holds_shadows_and_what_a_person_did_at_the_device_are_told_in
         page.wait_for_selector("tr[data-key=cell-3] [data-text=deviates]:not(:empty)")
         first = page.locator("tr[data-key=cell-1]").inner_text()
         assert (
-            "waits: awaiting confirmation until 2030-01-02 03:04:05 UTC: NG rose: show parts of known truth." in first
+            "waits: awaiting confirmation until 2030-01-02 03:04:05 UTC: NG rose: show parts of known truth; " in first
         )
         assert "34 of 100 parts, 1 without verdict" in first
         assert (
