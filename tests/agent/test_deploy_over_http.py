@@ -20,6 +20,7 @@ from wire.deployment import DeploymentState as S
 
 MODEL_BYTES = 3 * SYNC_BYTES + 12345
 HOUR_S = 3600.0
+ON_ITS_WAY_BYTES = 16 * SYNC_BYTES  # what a server has sent into the buffers before it sees that nobody listens
 AWAY, BAD = "network.unreachable", "deployment.download_failed"
 
 
@@ -96,12 +97,21 @@ def line(tmp_path: Path, server: FlakyServer, found: package.Package, silence_s:
     api.close()
 
 
+def give_an_hour(line: Line) -> None:
+    """Let a deployment take an hour at most."""
+    rules = replace(line.device.options.rules, limits=Limits(attempt_s=HOUR_S))
+    line.device.options = replace(line.device.options, rules=rules)
+    line.device.boot()
+
+
 # Interruptions: what has come stays, and only the rest is asked for.
 INTERRUPTIONS = [
     "drop 0", "drop 1", "drop 65535", "drop 65536", "drop 65537", f"drop {SYNC_BYTES - 1}", f"drop {SYNC_BYTES}",
-    f"drop {SYNC_BYTES + 1}", f"drop {MODEL_BYTES - 1}", "stall 0", "stall 70000", f"stall {SYNC_BYTES * 2}",
+    f"drop {SYNC_BYTES + 1}", f"drop {2 * SYNC_BYTES - 501}", f"drop {2 * SYNC_BYTES - 500}", f"drop {MODEL_BYTES - 1}",
+    f"drop {MODEL_BYTES - SYNC_BYTES - 501}", "stall 0", "stall 70000", f"stall {SYNC_BYTES * 2}", "length none",
     "truncated 1", "truncated 100000", "head 0", "head 7", "head 30", "status 500", "status 404", "status 502",
-    "later 120", "limited 120", "redirect", "garbage",
+    "status 403", "status 408", "status 503", "later 120", "later soon", "limited", "limited 120", "redirect",
+    "garbage", "heads",
 ]  # fmt: skip
 
 
@@ -114,6 +124,17 @@ def test_after_each_interruption_only_the_rest_is_fetched(server: FlakyServer, l
     assert line.incoming() == []
 
 
+@pytest.mark.parametrize("fault", ["packed", "gzipped", "length abc", "length -1"])
+def test_a_body_that_is_refused_by_its_head_leaves_what_has_come_as_it_is(
+    server: FlakyServer, line: Line, fault: str
+) -> None:
+    server.faults = [f"drop {SYNC_BYTES + 500}", fault, fault]
+    line.run()
+    assert line.end == (S.SUCCEEDED, "")
+    starts = [one.start for one in server.asked if one.digest == model_of(line.found)]
+    assert starts == [0, *[SYNC_BYTES + 500] * 3]
+
+
 @pytest.mark.parametrize("fault", ["reset 70000", f"reset {SYNC_BYTES + 70000}"])
 def test_a_connection_that_is_reset_loses_only_what_was_on_its_way(server: FlakyServer, line: Line, fault: str) -> None:
     server.faults = [fault, fault]
@@ -123,7 +144,11 @@ def test_a_connection_that_is_reset_loses_only_what_was_on_its_way(server: Flaky
 
 
 # Answers that show that the rest cannot be had: what has come goes, once, and the whole is fetched.
-SPOILERS = ["whole", "etag", "elsewhere", "unsatisfiable", "swapped", "endless", "long"]
+SPOILERS = [
+    "whole", "etag", "bare", "elsewhere", "unsatisfiable", "swapped 0", "swapped 999999", "endless", "long",
+    f"length {10**12}", "range bytes 5-9/10", f"range bytes {SYNC_BYTES}-{MODEL_BYTES}/{MODEL_BYTES + 1}",
+    "range everything",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", SPOILERS)
@@ -133,7 +158,8 @@ def test_an_answer_to_a_range_request_that_is_of_no_use_costs_one_whole_download
     server.faults = [f"drop {SYNC_BYTES}", fault]
     line.run()
     assert line.end == (S.SUCCEEDED, "")
-    assert server.sent[model_of(line.found)] <= 2 * MODEL_BYTES + SYNC_BYTES
+    most_bytes = 2 * MODEL_BYTES + SYNC_BYTES + (ON_ITS_WAY_BYTES if fault == "endless" else 0)
+    assert server.sent[model_of(line.found)] <= most_bytes
     assert line.incoming() == []
 
 
@@ -144,7 +170,15 @@ FOR_EVER = {
     "status 500": (S.FAILED_NO_CHANGE, BAD, DOWNLOAD_TRIES, 0.7),
     "status 204": (S.FAILED_NO_CHANGE, BAD, DOWNLOAD_TRIES, 0.7),
     "unsatisfiable": (S.FAILED_NO_CHANGE, BAD, DOWNLOAD_TRIES, 0.7),
+    "status 403": (S.FAILED_NO_CHANGE, "access.forbidden", DOWNLOAD_TRIES, 0.7),
     "redirect": (S.FAILED_NO_CHANGE, BAD, DOWNLOAD_TRIES, 0.7),
+    "redirect https://127.0.0.1:9/elsewhere": (S.FAILED_NO_CHANGE, BAD, DOWNLOAD_TRIES, 0.7),
+    "redirect /api/v1/desired": (S.FAILED_NO_CHANGE, BAD, DOWNLOAD_TRIES, 0.7),
+    "redirect ?again": (S.FAILED_NO_CHANGE, BAD, DOWNLOAD_TRIES, 0.7),
+    "heads": (S.FAILED_NO_CHANGE, BAD, DOWNLOAD_TRIES, 0.7),
+    "gzipped": (S.FAILED_NO_CHANGE, BAD, DOWNLOAD_TRIES, 0.7),
+    "length abc": (S.FAILED_NO_CHANGE, BAD, DOWNLOAD_TRIES, 0.7),
+    f"length {10**12}": (S.FAILED_NO_CHANGE, BAD, DOWNLOAD_TRIES, 0.7),
     "garbage": (S.FAILED_NO_CHANGE, BAD, DOWNLOAD_TRIES, 0.7),
     "etag": (S.FAILED_NO_CHANGE, BAD, DOWNLOAD_TRIES, 0.7),
     "bare": (S.FAILED_NO_CHANGE, BAD, DOWNLOAD_TRIES, 0.7),
@@ -155,6 +189,7 @@ FOR_EVER = {
     "truncated 100000": (S.FAILED_NO_CHANGE, BAD, DOWNLOAD_TRIES, 0.7),
     "truncated 0": (S.FAILED_NO_CHANGE, BAD, DOWNLOAD_TRIES, 0.7),
     "swapped": (S.REFUSED, "deployment.digest_mismatch", 2, 0.7),
+    f"swapped {MODEL_BYTES - 1}": (S.REFUSED, "deployment.digest_mismatch", 2, 0.7),
     "later 120": (S.FAILED_NO_CHANGE, AWAY, 720, 25.0),
     "limited 9000": (S.FAILED_NO_CHANGE, AWAY, 25, 26.0),
     "drop 0": (S.FAILED_NO_CHANGE, AWAY, 900, 25.0),
@@ -173,12 +208,52 @@ def test_each_lasting_fault_ends_as_documented_within_its_budget(server: FlakySe
     assert line.end == (state, code)
     assert len([one for one in server.asked if one.digest == model_of(line.found)]) <= requests
     assert line.hours <= hours
+    whole_ones = 2 if fault.startswith("swapped") else 1 if state is S.SUCCEEDED else min(requests, DOWNLOAD_TRIES)
+    assert server.sent.get(model_of(line.found), 0) <= whole_ones * (MODEL_BYTES + ON_ITS_WAY_BYTES * (whole_ones > 2))
     assert line.incoming() == [], "the deployment is over and leaves nothing"
     if code in (AWAY, BAD):
         assert line.device.reports[-1].reason
     if code == AWAY:
         assert line.hours >= 24.0
         assert "24 h" in line.device.reports[-1].reason
+
+
+# Waited for: fault, most requests for the model in the hour that this deployment has.
+WAITED_FOR = {
+    "status 408": 60, "status 425": 60, "status 503": 60, "status 504": 60, "limited": 60, "limited soon": 60,
+    "limited -5": 60, "later Sun, 01 Mar 99999999999999999999 12:02:00 GMT": 60, "limited 99999999999": 2,
+    "later Fri, 31 Dec 9999 23:59:59 GMT": 2, "limited 0": 60, "head 0": 60,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("silence_s", [5.0], ids=["patient"])
+@pytest.mark.parametrize("fault", WAITED_FOR)
+def test_what_may_go_away_is_waited_for_until_the_time_is_over(server: FlakyServer, line: Line, fault: str) -> None:
+    give_an_hour(line)
+    server.always = fault
+    line.run()
+    assert line.end == (S.FAILED_NO_CHANGE, AWAY)
+    assert len([one for one in server.asked if one.digest == model_of(line.found)]) <= WAITED_FOR[fault]
+    assert 1.0 <= line.hours <= 2.3, "the longest wait that is heeded is an hour, and a pause"
+
+
+def test_a_redirect_is_not_followed_to_another_server(server: FlakyServer, line: Line) -> None:
+    with FlakyServer(server.blobs) as other:
+        server.always = f"redirect {other.url}/api/v1/blobs/{model_of(line.found)}"
+        line.run()
+        assert line.end == (S.FAILED_NO_CHANGE, BAD)
+        assert other.asked == []
+
+
+@pytest.mark.parametrize("silence_s", [5.0], ids=["patient"])
+def test_a_line_that_drips_is_left_now_and_then_and_loses_nothing(server: FlakyServer, line: Line) -> None:
+    """Slower than the slowest accepted pace: a line that is held open for ever would hold the deployment."""
+    server.faults, server.always = [f"drop {MODEL_BYTES - 24_000}"], "drip 4000"
+    line.run()
+    assert line.end == (S.SUCCEEDED, "")
+    starts = [one.start for one in server.asked if one.digest == model_of(line.found)]
+    assert len(starts) > 2
+    assert starts == sorted(set(starts)), "each request goes on where the one before was left"
 
 
 def test_answers_of_no_use_are_not_counted_while_each_brings_bytes(server: FlakyServer, line: Line) -> None:
@@ -190,9 +265,7 @@ def test_answers_of_no_use_are_not_counted_while_each_brings_bytes(server: Flaky
 
 
 def test_a_line_that_stalls_for_ever_is_given_up_when_the_time_is_over(server: FlakyServer, line: Line) -> None:
-    rules = replace(line.device.options.rules, limits=Limits(attempt_s=HOUR_S))
-    line.device.options = replace(line.device.options, rules=rules)
-    line.device.boot()
+    give_an_hour(line)
     server.always = "stall 0"
     line.run()
     assert line.end == (S.FAILED_NO_CHANGE, AWAY)
@@ -267,6 +340,35 @@ def test_another_version_that_is_asked_for_meanwhile_takes_over_and_the_part_is_
     line.run()
     assert line.end == (S.SUCCEEDED, "")
     assert line.incoming() == []
+
+
+# The rows of the table in docs/reference/deployment-states.md, by how they begin, and the faults each stands for.
+ROWS = {
+    "is not there, breaks off": {
+        "drop", "head", "later", "limited", "drip", "status 408", "status 425", "status 503", "status 504",
+    },
+    "answers 404, 401 or 403": {"status 404", "status 401", "status 403"},
+    "answers 500 or another status, redirects": {
+        "status 500", "status 204", "redirect", "garbage", "heads", "truncated", "length", "packed", "gzipped", "bare",
+        "etag",
+    },
+    "answers a Range request with another part": {"elsewhere", "range", "unsatisfiable", "long", "endless"},
+    "answers a Range request with the whole": {"whole"},
+    "sends other bytes": {"swapped"},
+}  # fmt: skip
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "deployment-states.md"
+
+
+def test_the_page_says_of_each_fault_what_these_tests_see() -> None:
+    text = PAGE.read_text(encoding="utf-8").split("| what the server does | what follows |")[1].split("\n\n")[0]
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ") and "---" not in line]
+    assert [[key for key in ROWS if cells[0].startswith(key)] for cells in rows] == [[key] for key in ROWS]
+    ends = {fault: (state, code) for fault, (state, code, *_) in FOR_EVER.items()}
+    ends |= dict.fromkeys(WAITED_FOR, (S.FAILED_NO_CHANGE, AWAY))
+    for fault, (state, code) in ends.items():
+        kinds = {fault, fault.split()[0]}
+        (told,) = [cells[1] for cells, faults in zip(rows, ROWS.values(), strict=True) if faults & kinds]
+        assert state is S.SUCCEEDED or (f"`{state}`" in told and (code in told or code.split(".")[0] + ".*" in told))
 
 
 @pytest.mark.parametrize("size", [0, 1, SYNC_BYTES - 1, SYNC_BYTES, SYNC_BYTES + 1, 5 * SYNC_BYTES, 5 * SYNC_BYTES + 7])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final, Self
 
 PIECE: Final = 65536
+ELSEWHERE: Final = "http://127.0.0.1:9/elsewhere"
 OTHER_ETAG: Final = f'"{"e" * 64}"'
 
 
@@ -30,6 +32,7 @@ class Answer:
         cut_after: so many bytes of the body are sent, then the connection ends.
         then: what happens after the bytes: "close", "reset", "stall" or "endless".
         raw: sent instead of everything.
+        drip_bytes: of the body, in each half second; all at once where 0.
     """
 
     status: int
@@ -38,6 +41,7 @@ class Answer:
     cut_after: int | None = None
     then: str = "close"
     raw: bytes | None = None
+    drip_bytes: int = 0
     span: tuple[int, int] = field(default=(0, 0))
 
 
@@ -125,13 +129,17 @@ class _Handler(BaseHTTPRequestHandler):
         if "Transfer-Encoding" not in answer.headers:
             answer.headers.setdefault("Content-Length", str(len(answer.body)))
         for name, value in answer.headers.items():
-            self.send_header(name, value)
+            if value != "none":
+                self.send_header(name, value)
         self.end_headers()
         body = answer.body if answer.cut_after is None else answer.body[: answer.cut_after]
-        for at in range(0, len(body), PIECE):
-            self.wfile.write(body[at : at + PIECE])
+        piece = answer.drip_bytes or PIECE
+        for at in range(0, len(body), piece):
+            self.wfile.write(body[at : at + piece])
             if answer.status in (200, 206):
-                self.server.sent[digest] = self.server.sent.get(digest, 0) + len(body[at : at + PIECE])
+                self.server.sent[digest] = self.server.sent.get(digest, 0) + len(body[at : at + piece])
+            if answer.drip_bytes:
+                self.server.over.wait(0.5)
         self.wfile.flush()
         if answer.then == "stall":
             self.server.over.wait(20)
@@ -139,6 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         while answer.then == "endless" and not self.server.over.is_set():
             self.wfile.write(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+            self.server.sent[digest] = self.server.sent.get(digest, 0) + 65536
 
     def log_message(self, *_: object) -> None:
         """Stay silent."""
@@ -146,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def spoil(name: str, argument: str, answer: Answer, blob: bytes) -> None:
     """Change an answer; `argument` is a number of bytes, a status or seconds."""
-    number = int(argument or 0)
+    number = int(argument) if argument.isdecimal() else 0
     match name:
         case "drop" | "reset" | "stall":  # after so many bytes of the body
             answer.cut_after = number
@@ -161,9 +170,9 @@ def spoil(name: str, argument: str, answer: Answer, blob: bytes) -> None:
         case "later":  # 503 with Retry-After
             answer.status, answer.body, answer.headers = 503, b"", {"Retry-After": argument}
         case "limited":  # 429 with Retry-After
-            answer.status, answer.body, answer.headers = 429, b"", {"Retry-After": argument}
+            answer.status, answer.body, answer.headers = 429, b"", {"Retry-After": argument} if argument else {}
         case "redirect":
-            answer.status, answer.body, answer.headers = 302, b"", {"Location": "http://127.0.0.1:9/elsewhere"}
+            answer.status, answer.body, answer.headers = 302, b"", {"Location": argument or ELSEWHERE}
         case "etag":
             answer.headers["ETag"] = OTHER_ETAG
         case "bare":  # no ETag: what a portal or another server sends
@@ -178,7 +187,7 @@ def spoil(name: str, argument: str, answer: Answer, blob: bytes) -> None:
             answer.status, answer.body = 416, b""
             answer.headers["Content-Range"] = f"bytes */{len(blob)}"
         case "swapped":  # the right length, one other byte
-            answer.body = bytes([answer.body[0] ^ 1]) + answer.body[1:]
+            answer.body = answer.body[:number] + bytes([answer.body[number] ^ 1]) + answer.body[number + 1 :]
         case "long":
             answer.body += b"more"
         case "endless":
@@ -186,6 +195,16 @@ def spoil(name: str, argument: str, answer: Answer, blob: bytes) -> None:
             answer.status, answer.body, answer.then = 200, b"", "endless"
         case "packed":
             answer.headers["Content-Encoding"] = "gzip"
+        case "gzipped":
+            answer.headers["Content-Encoding"], answer.body = "gzip", gzip.compress(answer.body, 1)
+        case "length":  # says so, whatever it sends; nothing where "none" is asked for
+            answer.headers["Content-Length"] = argument
+        case "range":
+            answer.headers["Content-Range"] = argument
+        case "drip":  # so many bytes in each half second
+            answer.drip_bytes = number
+        case "heads":  # an answer's head without an end
+            answer.raw = b"HTTP/1.1 200 OK\r\n" + b"X-More: and more\r\n" * 100_000
         case "garbage":
             answer.raw = b"SSH-2.0-OpenSSH_9.6\r\n\r\n"
         case _:
