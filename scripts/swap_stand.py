@@ -51,6 +51,7 @@ STATION: Final = "gauge"
 DEADLINE_MS: Final = 20_000.0
 TOLERANCE_MS: Final = 5.0
 _RUN: Final = "r1"
+_PARTS_AFTER: Final = 10
 _TICK_NS: Final = 500_000_000
 _MIB: Final = 1024 * 1024
 Picture = NDArray[np.uint8]
@@ -289,11 +290,12 @@ class SwapStand:
             time.sleep(0.005)
 
     def await_tidy(self, timeout_s: float = 30.0) -> None:
-        """Wait until the memory of the last swap has been given back."""
-        until, before = time.monotonic() + timeout_s, len(self.tidied)
-        while len(self.tidied) == before and time.monotonic() < until:
+        """Wait until the memory of the last swap has been given back, and a few parts have taken what they need."""
+        until = time.monotonic() + timeout_s
+        while not self.stations.is_tidy and time.monotonic() < until:
             self._tick()
             time.sleep(0.005)
+        self.await_parts(_PARTS_AFTER)
 
     def _tick(self) -> None:
         """Give memory back as the keeper's thread does, at its pace."""

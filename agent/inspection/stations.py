@@ -107,8 +107,13 @@ class Stations:
         )
         return session.digest
 
+    @property
+    def is_tidy(self) -> bool:
+        """Whether nothing of a former swap is left to be closed or given back."""
+        return self._freed_ns is None
+
     def tidy(self) -> bool:
-        """Close the session that a swap replaced and give its memory back, while no part is in work; call it now and then.
+        """Close the session a swap replaced and give its memory back, while no part is in work; call it now and then.
 
         Closing holds the interpreter. While memory is given back, whoever wants some waits, and gets it a page at a
         time afterwards. Both would cost the first part after a swap as much again as a look of 5 ms. Where parts come

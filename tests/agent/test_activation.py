@@ -252,6 +252,7 @@ def test_the_old_session_is_closed_while_no_part_is_in_work_or_before_a_third_on
         stand.stations.activate(version)
         olds.append(stand.workers["one"].setup.views[0].pipelines[0])
     assert not stand.stations.tidy()
+    assert not stand.stations.is_tidy
     with pytest.raises(LinesideError, match="is closed"):
         olds[0].look(_picture())
     assert olds[1].look(_picture()).findings, "a part may still be in work with it"
@@ -260,6 +261,7 @@ def test_the_old_session_is_closed_while_no_part_is_in_work_or_before_a_third_on
     with pytest.raises(LinesideError, match="is closed"):
         olds[1].look(_picture())
     assert olds[2].look(_picture()).findings
+    assert stand.stations.is_tidy
     assert not stand.stations.tidy(), "there is nothing left to do"
 
 
