@@ -123,7 +123,7 @@ def tested_words(tested: SelfTestReport) -> str:
     """Return what the self-test measured."""
     return (
         f"its self-test took {tested.latency_p95_ms:.1f} ms for a look at p95 and {tested.memory_mb:.0f} MB, "
-        f"and {tested.load_ms / 1000:.1f} s to load"
+        f"and {tested.load_ms:.0f} ms to load"
     )
 
 
