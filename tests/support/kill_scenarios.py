@@ -391,6 +391,7 @@ class Plant:
             assert device.store.package(digest).digest == digest
         staged = list((self.root / "store" / "imports").glob("*"))
         leftovers = [path for path in self.root.rglob("*") if path.name.startswith(".tmp-") or path.suffix == ".part"]
-        # In the imports folder a command may be at work at this moment: what is young there is left to later starts.
-        assert [path for path in leftovers if not any(path.is_relative_to(one) for one in staged)] == []
+        # Where a command may be at work at this moment, what is young is left to later starts.
+        theirs = [self.root / "store" / "orders", *staged]
+        assert [path for path in leftovers if not any(path.is_relative_to(one) for one in theirs)] == []
         assert [path for path in staged if not path.name.startswith(".tmp-")] == []
