@@ -186,6 +186,20 @@ class Past:
     digest: Digest
     state: DeploymentState
     code: str = ""
+    origin: Origin = Origin.FLEET
+
+
+def joined(past: tuple[Past, ...], ended: Past) -> tuple[Past, ...]:
+    """Return the deployments to remember once another one has ended: at most `MAX_PAST`.
+
+    The device's own are forgotten first, the oldest of them: nobody asks for them again, but the desired document goes
+    on naming the fleet's latest, however many a person has begun since.
+    """
+    if len(past) < MAX_PAST:
+        return (*past, ended)
+    own = (number for number, one in enumerate(past) if one.origin is Origin.DEVICE)
+    forgotten = next(own, 0)
+    return (*past[:forgotten], *past[forgotten + 1 :], ended)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +208,7 @@ class ModelJournal:
 
     Args:
         attempt: the latest one, ended or not.
-        past: earlier ones, oldest first, at most `MAX_PAST`.
+        past: earlier ones, oldest first, at most `MAX_PAST` (`joined`).
         first_sequence: where the reports of a new attempt begin to count. Above 0 only after a journal was lost, so
             that the fleet does not take the reports of a repeated deployment for stale ones.
     """

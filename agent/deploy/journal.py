@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.clock import Clock
-from agent.deploy.attempt import MAX_PAST, Attempt, ModelJournal, Past
+from agent.deploy.attempt import Attempt, ModelJournal, Past, joined
 from agent.deploy.durable import Disk
 from wire import codec, deployment, ids
 from wire.errors import LinesideError
@@ -54,8 +54,9 @@ class Journal:
                 digest=latest.digest,
                 state=latest.state,
                 code=latest.fault.code if latest.fault else "",
+                origin=latest.origin,
             )
-            past = (*past, ended)[-MAX_PAST:]
+            past = joined(past, ended)
         self._store(attempt.model, replace(before, attempt=attempt, past=past))
 
     def _store(self, model: str, journal: ModelJournal) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.deploy import bundle, bundle_search
+from agent.deploy.attempt import MAX_PAST
 from agent.deploy.orders import Answer, Order, OrderKind
 from agent.deploy.outlook import Rules
 from agent.deploy.probation import ProbationLimits
@@ -245,3 +246,18 @@ def test_where_going_back_failed_a_person_can_have_it_tried_again(
     assert device.activator.in_use == releases[0].digest
     assert device.store.installed(MODEL).current == releases[0].digest
     assert device.states()[-1] is S.SUCCEEDED
+
+
+def test_a_deployment_that_has_ended_here_is_not_begun_again_after_many_local_ones(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    """What the journal remembers is bounded: the device's own deployments must not push out what the fleet desires."""
+    on_releases(device, releases[:2])
+    document = wanted(releases[1])
+    for _ in range(MAX_PAST + 2):
+        order = give(device, OrderKind.ROLLBACK)
+        device.run(document)
+        assert answer(device, order).done
+        assert device.reports[-1].deployment_id == order.id, "the version that was rolled back is begun again"
+    assert len(device.journal.of(MODEL).past) == MAX_PAST
+    check_reports(device.reports)
