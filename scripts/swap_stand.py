@@ -373,15 +373,23 @@ def _settings(model: str) -> StationSettings:
 
 
 def swap_in_turn(
-    stand: SwapStand, swaps: int, *, parts_between: int, note: Callable[[int, int], None] = lambda _from, _to: None
+    stand: SwapStand,
+    swaps: int,
+    *,
+    parts_between: int,
+    tidy: bool = False,
+    note: Callable[[int, int], None] = lambda _from, _to: None,
 ) -> None:
     """Let the two versions take turns; each judges some parts before the next one comes.
 
     Args:
+        tidy: nothing of a swap is left when the next one comes; otherwise they come as fast as they can.
         note: told the monotonic nanoseconds at which each activation began and ended.
     """
     for number in range(swaps):
         stand.await_parts(parts_between)
+        if tidy:
+            stand.await_tidy()
         began_ns = time.monotonic_ns()
         stand.stations.activate(stand.packages[(number + 1) % len(stand.packages)])
         note(began_ns, time.monotonic_ns())

@@ -26,7 +26,8 @@ from wire.package import Package
 
 log = logging.getLogger(__name__)
 
-_TIDY_AFTER_NS: Final = 10_000_000_000
+_TIDY_AFTER_NS: Final = 1_000_000_000
+_PAUSE_S: Final = 0.003
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,23 +114,33 @@ class Stations:
         return self._freed_ns is None
 
     def tidy(self) -> bool:
-        """Close the session a swap replaced and give its memory back, while no part is in work; call it now and then.
+        """Take one step to close the session a swap replaced and to give its memory back; call it now and then.
 
         Closing holds the interpreter. While memory is given back, whoever wants some waits, and gets it a page at a
-        time afterwards. Both would cost the first part after a swap as much again as a look of 5 ms. Where parts come
-        without a pause, one part in 10 s may meet it.
+        time afterwards. Each would cost the first part after a swap nearly as much again as a look of 5 ms: so they
+        wait for a pause between parts, and where there is none, they come one by one, and later.
 
         Returns:
-            Whether it was done now.
+            Whether a step was taken.
         """
         if self._freed_ns is None:
             return False
-        waited_ns = time.monotonic_ns() - self._freed_ns
-        if waited_ns <= _TIDY_AFTER_NS and not all(worker.is_idle for worker in self._workers.values()):
+        if time.monotonic_ns() - self._freed_ns <= _TIDY_AFTER_NS and not self._have_a_pause():
             return False
-        self._close_spent()
-        runtime.trim()
+        if self._spent:
+            self._spent.pop().close()
+        else:
+            self._freed_ns = None
+            runtime.trim()
         return True
+
+    def _have_a_pause(self) -> bool:
+        """Tell whether no part came for a moment: between any two parts there is an instant without one."""
+        if not all(worker.is_idle for worker in self._workers.values()):
+            return False
+        before = [worker.tally.received for worker in self._workers.values()]
+        time.sleep(_PAUSE_S)
+        return before == [worker.tally.received for worker in self._workers.values()]
 
     def _close_spent(self) -> None:
         while self._spent:

@@ -258,6 +258,8 @@ def test_the_old_session_is_closed_while_no_part_is_in_work_or_before_a_third_on
     assert olds[1].look(_picture()).findings, "a part may still be in work with it"
     busy[0] = False
     assert stand.stations.tidy()
+    assert not stand.stations.is_tidy, "its memory is given back at another moment"
+    assert stand.stations.tidy()
     with pytest.raises(LinesideError, match="is closed"):
         olds[1].look(_picture())
     assert olds[2].look(_picture()).findings
