@@ -75,7 +75,8 @@ class Logbook:
         every_s = KEEP_PROBATION_EVERY_S if attempt.state is S.PROBATION else KEEP_EVERY_S
         if self._elapsed_s(model) > every_s:
             attempt = replace(attempt, evidence=seen(attempt))
-            told = self._probation(attempt) if attempt.state is S.PROBATION and attempt.hold is None else None
+            goes_on = attempt.state is S.PROBATION and attempt.hold is None and attempt.fault is None
+            told = self._probation(attempt) if goes_on else None
             if told is not None and is_worth_telling(attempt.told, told):
                 self._say(attempt)
                 self.report(model)

@@ -1,4 +1,4 @@
-"""Pauses between two tries of a download: growing, with full jitter, and as long as the fleet asks for."""
+"""Pauses between two tries of a download or of going back: growing, with full jitter, as long as the fleet asks for."""
 
 from __future__ import annotations
 

@@ -34,11 +34,11 @@ def plan(installed: Installed, wanted: desired.DesiredModel | None, facts: Facts
        a. its digest is the one being inferred with, and nothing went wrong: Watch, which begins its probation;
        b. nothing went wrong yet, it is still desired and has a try left: Activate (a kill interrupted it);
        c. otherwise it is undone: Fail where the former version never stopped or there is none, else Revert; and Fail
-          with `failed_revert_failed` when reverting has been tried often enough.
+          with `failed_revert_failed` when reverting has been tried often enough; nothing in a pause between two tries.
     2. An attempt in `probation`:
        a. the agent crashed, a person went back, it is no longer desired, or it could not be loaded again: it is
           undone: Revert; Fail with `failed_reverted` where there is no former version, with `failed_revert_failed`
-          when reverting has been tried often enough;
+          when reverting has been tried often enough; nothing in the pause between two tries;
        b. an urgent one passes at once: Commit;
        c. it is faulty: undone likewise; where there is no former version, a person is asked as in d, and Commit once
           that was confirmed;

@@ -9,12 +9,12 @@ from agent.deploy.attempt import Attempt
 from agent.deploy.facts import Facts, Installed
 from agent.deploy.probation import Faulty, Passed, Shifted
 from agent.deploy.steps import Activate, Commit, Fail, Hold, Revert, Watch
-from wire import desired
+from wire import desired, ids
 from wire.deployment import DeploymentState as S
 from wire.deployment import HoldReason
 
 ACTIVATE_TRIES: Final = 2
-REVERT_TRIES: Final = 2
+REVERT_TRIES: Final = 5  # what is in the way may pass, such as a want of memory
 EXHAUSTED: Final = "deployment.attempts_exhausted"
 _REVERT_FAILED: Final = "deployment.revert_failed"
 _ACTIVATION_FAILED: Final = "deployment.activation_failed"
@@ -22,7 +22,7 @@ _ACTIVATION_FAILED: Final = "deployment.activation_failed"
 
 def activating(
     attempt: Attempt, installed: Installed, wanted: desired.DesiredModel | None, facts: Facts
-) -> Watch | Activate | Revert | Fail:
+) -> Watch | Activate | Revert | Fail | None:
     """Apply rule 1."""
     if attempt.fault is None and facts.inferring == attempt.digest:
         return Watch(digest=attempt.digest)
@@ -34,7 +34,7 @@ def activating(
         code, reason = EXHAUSTED, f"After {attempt.tries} activations it is still not the version inferred with."
     else:
         code, reason = _ACTIVATION_FAILED, "It is no longer asked for."
-    if attempt.tries >= ACTIVATE_TRIES + REVERT_TRIES and facts.inferring != attempt.former:
+    if reverts_used_up(attempt) and facts.inferring != attempt.former:
         return Fail(end=S.FAILED_REVERT_FAILED, code=_REVERT_FAILED, reason=reason)
     if attempt.former is None:
         if facts.inferring in (None, attempt.inferring):
@@ -43,7 +43,7 @@ def activating(
     untouched = installed.current == attempt.former and facts.inferring == attempt.former
     if untouched and attempt.tries < ACTIVATE_TRIES:
         return Fail(end=S.FAILED_NO_CHANGE, code=code, reason=reason)
-    return Revert(former=attempt.former, code=code, reason=reason)
+    return _back(attempt.former, facts, code, reason)
 
 
 def on_probation(
@@ -94,12 +94,25 @@ def _asked(attempt: Attempt, facts: Facts, question: str) -> Hold | Revert | Fai
     return plan_holds.hold(reason, attempt, facts, told)
 
 
-def _undone(attempt: Attempt, facts: Facts, code: str, reason: str) -> Revert | Fail:
+def reverts_used_up(attempt: Attempt) -> bool:
+    """Tell whether going back was begun as often as is allowed; `activating` counts its activations, too."""
+    before = ACTIVATE_TRIES if attempt.state is S.ACTIVATING else 0
+    return attempt.tries >= before + REVERT_TRIES
+
+
+def _undone(attempt: Attempt, facts: Facts, code: str, reason: str) -> Revert | Fail | None:
     if attempt.former is None:
         return Fail(end=S.FAILED_REVERTED, code=code, reason=f"{reason} There is no former version.")
-    if attempt.tries >= REVERT_TRIES and facts.inferring != attempt.former:
+    if reverts_used_up(attempt) and facts.inferring != attempt.former:
         return Fail(end=S.FAILED_REVERT_FAILED, code=_REVERT_FAILED, reason=reason)
-    return Revert(former=attempt.former, code=code, reason=reason)
+    return _back(attempt.former, facts, code, reason)
+
+
+def _back(former: ids.Digest, facts: Facts, code: str, reason: str) -> Revert | None:
+    """Go back, but not while the pause after a try lasts; where the former version is in use, that is only said."""
+    if facts.waiting and facts.inferring != former:
+        return None
+    return Revert(former=former, code=code, reason=reason)
 
 
 def _is_wanted(attempt: Attempt, wanted: desired.DesiredModel | None) -> bool:

@@ -107,7 +107,7 @@ class Runner:
         self._preparation = Preparation(
             store, api, self._logbook, self._pauses, room, clock, device, tester, options.slice_s
         )
-        self._swap = Swap(store, activator, self._logbook)
+        self._swap = Swap(store, activator, self._logbook, self._pauses)
         self._desk = OrderDesk(self._orders, store, journal, self._logbook, self._pauses, clock, self._collect_now)
         self._outlook = Outlook(
             journal=journal,

@@ -6,9 +6,11 @@ import logging
 from dataclasses import replace
 from typing import Protocol
 
+from agent.deploy import plan_swapped
 from agent.deploy.attempt import Attempt
 from agent.deploy.figures import Figures
 from agent.deploy.logbook import Logbook
+from agent.deploy.pauses import Pauses
 from agent.deploy.steps import Activate, Commit, Fail, Revert, Watch
 from agent.deploy.store import Store
 from wire import package
@@ -42,13 +44,15 @@ class Activator(Protocol):
 class Swap:
     """The steps that change which version judges parts, and which one is loaded at boot."""
 
-    def __init__(self, store: Store, activator: Activator, logbook: Logbook) -> None:
+    def __init__(self, store: Store, activator: Activator, logbook: Logbook, pauses: Pauses) -> None:
         self._store = store
         self._activator = activator
         self._logbook = logbook
+        self._pauses = pauses
 
     def activate(self, attempt: Attempt, step: Activate) -> None:
         """Build the session beside the old one and swap; which version is loaded at boot does not change."""
+        self._pauses.end(attempt.model)  # those of going back begin anew
         if attempt.state is not S.ACTIVATING:
             begun = replace(
                 attempt,
@@ -90,7 +94,7 @@ class Swap:
         self._logbook.enter(attempt.failed(step.code, step.reason), step.end)
 
     def revert(self, attempt: Attempt, step: Revert) -> None:
-        """Go back to the former version."""
+        """Go back to the former version; where that fails, it is tried again after a pause, but not for ever."""
         attempt = self._logbook.begin(attempt.failed(step.code, step.reason))
         self._forget(attempt)
         try:
@@ -99,12 +103,17 @@ class Swap:
                 active = self._activator.activate(self._store.package(step.former), exclusive=attempt.exclusive)
         except LinesideError as error:
             log.exception("%s: going back failed.", attempt.model, extra={"event": "revert.failed"})
-            reason = f"{step.reason} Going back to {step.former[:12]} failed: {error}"
-            self._logbook.enter(attempt.failed("deployment.revert_failed", reason), S.FAILED_REVERT_FAILED)
+            if plan_swapped.reverts_used_up(attempt):
+                reason = f"{step.reason} Going back to {step.former[:12]} failed: {error}"
+                self._logbook.enter(attempt.failed("deployment.revert_failed", reason), S.FAILED_REVERT_FAILED)
+            else:
+                self._pauses.begin(attempt.model)
             return
         # None: no station looks with this model at the moment.
         if active == step.former and self._activator.inferring(attempt.model) in (step.former, None):
             self._logbook.enter(attempt, S.FAILED_REVERTED)
+        else:
+            self._pauses.begin(attempt.model)
 
     def _forget(self, attempt: Attempt) -> None:
         """Have the former version loaded at boot, where this one is by now.

@@ -12,6 +12,7 @@ from agent.deploy import bundle, bundle_search
 from agent.deploy.attempt import MAX_PAST
 from agent.deploy.orders import Answer, Order, OrderKind
 from agent.deploy.outlook import Rules
+from agent.deploy.plan_swapped import REVERT_TRIES
 from agent.deploy.probation import ProbationLimits
 from tests.support.deploying import (
     AT_ONCE,
@@ -235,7 +236,7 @@ def test_where_going_back_failed_a_person_can_have_it_tried_again(
     on_releases(device, releases[:1])
     document = wanted(releases[1])
     step_until(device, document, S.PROBATION)
-    device.activator.outcomes = ["untouched"]
+    device.activator.outcomes = ["untouched"] * REVERT_TRIES
     device.activator.judged(inference_failed=40)
     device.run(document)
     assert device.states()[-1] is S.FAILED_REVERT_FAILED

@@ -14,6 +14,7 @@ from agent.deploy.facts import Limits
 from agent.deploy.figures import Figures, looks_of
 from agent.deploy.orders import Order, OrderKind
 from agent.deploy.outlook import Rules
+from agent.deploy.plan_swapped import REVERT_TRIES
 from agent.deploy.probation import ProbationLimits
 from agent.deploy.selftest import SelfTestResult
 from tests.support.deploying import AT_ONCE, MODEL, MemoryFleet, TestDevice, check_reports, make_package, wanted
@@ -164,7 +165,29 @@ def test_an_operational_fault_takes_a_version_back_with_no_network(
     check_reports(device.earlier + device.reports)
 
 
-@pytest.mark.parametrize("outcomes", [["broken"], ["idle"] * 3])
+@pytest.mark.parametrize("outcome", ["untouched", "broken", "idle"])
+def test_going_back_is_tried_again_after_a_pause_for_what_was_in_its_way_may_pass(
+    device: TestDevice, releases: list[package.Package], outcome: str
+) -> None:
+    document = wanted(releases[1])
+    to_probation(device, document)
+    no_verdicts(device)
+    device.activator.outcomes = [outcome] * (REVERT_TRIES - 1)
+    tried = len(device.activator.activated)
+    while device.runner.step(document):
+        pass
+    assert device.activator.activated[tried:] == [releases[0].digest], "a pause follows"
+    assert device.states() == WAY
+    device.run(document)
+    assert device.states() == [*WAY, S.FAILED_REVERTED]
+    assert device.reports[-1].code == "deployment.no_verdicts"
+    assert "Going back" not in device.reports[-1].reason
+    assert device.activator.activated[tried:] == [releases[0].digest] * REVERT_TRIES
+    assert device.activator.in_use == device.store.installed(MODEL).current == releases[0].digest
+    check_reports(device.earlier + device.reports)
+
+
+@pytest.mark.parametrize("outcomes", [["broken"] * REVERT_TRIES, ["idle"] * REVERT_TRIES])
 def test_where_going_back_fails_as_well_that_is_said_and_the_next_start_loads_the_version_before(
     device: TestDevice, releases: list[package.Package], outcomes: list[str]
 ) -> None:
@@ -174,6 +197,7 @@ def test_where_going_back_fails_as_well_that_is_said_and_the_next_start_loads_th
     device.run(wanted(releases[1]))
     assert device.states() == [*WAY, S.FAILED_REVERT_FAILED]
     assert device.reports[-1].code == "deployment.revert_failed"
+    assert device.reports[-1].attempt == REVERT_TRIES
     assert device.told[-1][:2] == ("deployment.revert_failed", Severity.ALARM)
     device.boot(crashed=True)
     assert device.activator.in_use == releases[0].digest

@@ -95,10 +95,10 @@ ENDINGS: dict[str, tuple[list[str], list[str], str, list[S], str]] = {
     "the swap leaves nothing": ([], ["broken"], "", [*WAY, S.FAILED_REVERTED], "deployment.activation_failed"),
     "the session holds another version": ([], ["other"], "", [*WAY, S.FAILED_REVERTED], "deployment.activation_failed"),
     "the swap never comes": ([], ["idle"] * 9, "", [*WAY, S.FAILED_REVERTED], "deployment.attempts_exhausted"),
-    "neither version runs": ([], ["broken", "broken"], "", [*WAY, S.FAILED_REVERT_FAILED], "deployment.revert_failed"),
+    "neither version runs": ([], ["broken"] * 9, "", [*WAY, S.FAILED_REVERT_FAILED], "deployment.revert_failed"),
     "the old version never comes back": (
         [],
-        ["other", "idle", "idle", "idle", "idle"],
+        ["other", *["idle"] * 9],
         "",
         [*WAY, S.FAILED_REVERT_FAILED],
         "deployment.revert_failed",

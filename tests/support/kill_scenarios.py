@@ -134,6 +134,14 @@ SCENARIOS = {
         begins="report activating",
         ends=frozenset({S.FAILED_REVERTED}),
     ),
+    "fails on probation, and going back fails at first": Scenario(
+        history=(1, 2),
+        swaps=("", "broken"),
+        rules=Rules(probation=WATCHED),
+        judges=judging(OK=1, failed=2),
+        begins="report probation",
+        ends=frozenset({S.FAILED_REVERTED}),
+    ),
     "the first version fails, and a person confirms it": Scenario(
         history=(),
         rules=Rules(probation=WATCHED),

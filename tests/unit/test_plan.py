@@ -12,6 +12,7 @@ from agent.deploy import gap, plan
 from agent.deploy.attempt import Attempt, Fault, FaultKind
 from agent.deploy.attempt import Tested as Measured  # or pytest would collect it
 from agent.deploy.facts import Facts, Installed, Limits
+from agent.deploy.plan_swapped import ACTIVATE_TRIES, REVERT_TRIES
 from agent.deploy.probation import Faulty, Passed, Shifted, Watching
 from agent.deploy.steps import (
     Activate,
@@ -166,14 +167,20 @@ CASES: dict[str, tuple[Installed, DesiredModel | None, Facts, Step | None]] = {
     "1c going back was tried often enough": (
         ON_OLD,
         WANTED,
-        Facts(attempt=activating(fault=BROKEN, tries=4), inferring=None),
+        Facts(attempt=activating(fault=BROKEN, tries=ACTIVATE_TRIES + REVERT_TRIES), inferring=None),
         Fail(end=S.FAILED_REVERT_FAILED, code="deployment.revert_failed", reason=BROKEN.reason),
     ),
     "1c going back was tried often enough, and the old one is in use all the same": (
         ON_OLD,
         WANTED,
-        Facts(attempt=activating(fault=BROKEN, tries=4), inferring=OLD),
+        Facts(attempt=activating(fault=BROKEN, tries=ACTIVATE_TRIES + REVERT_TRIES), inferring=OLD),
         Revert(former=OLD, code=BROKEN.code, reason=BROKEN.reason),
+    ),
+    "1c a pause before going back again is not over": (
+        ON_OLD,
+        WANTED,
+        Facts(attempt=activating(fault=BROKEN, tries=2), inferring=None, waiting=True),
+        None,
     ),
     # rule 2: probation
     "2a the agent crashed": (
@@ -213,8 +220,20 @@ CASES: dict[str, tuple[Installed, DesiredModel | None, Facts, Step | None]] = {
     "2a going back was tried often enough": (
         ON_OLD,
         WANTED,
-        Facts(attempt=watched(fault=CRASHED, tries=2)),
+        Facts(attempt=watched(fault=CRASHED, tries=REVERT_TRIES)),
         Fail(end=S.FAILED_REVERT_FAILED, code="deployment.revert_failed", reason=CRASHED.reason),
+    ),
+    "2a a pause before going back again is not over": (
+        ON_OLD,
+        WANTED,
+        Facts(attempt=watched(fault=CRASHED, tries=1), inferring=NEW, waiting=True),
+        None,
+    ),
+    "2a the former version is in use by now: no pause keeps it from being said": (
+        ON_OLD,
+        WANTED,
+        Facts(attempt=watched(fault=CRASHED, tries=1), inferring=OLD, waiting=True),
+        Revert(former=OLD, code=CRASHED.code, reason=CRASHED.reason),
     ),
     "2b a way back passes at once": (
         ON_OLD,
