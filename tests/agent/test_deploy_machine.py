@@ -5,6 +5,7 @@ LINESIDE_MACHINE_RUNS=2000 goes through so many stories, in a new order each tim
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import tempfile
@@ -24,14 +25,18 @@ from wire.deployment import HoldReason
 RUNS = int(os.environ.get("LINESIDE_MACHINE_RUNS", "0"))
 MEMORY = Path("/dev/shm")
 RELEASES = st.sampled_from([1, 2, 3, 3, 4])
-_made: dict[int, package.Package] = {}
 
 
-def packages(folder: Path) -> dict[int, package.Package]:
-    """Return four releases, the last of which fails its self-test; made once."""
-    if not _made:
-        _made.update({release: make_package(folder / f"v{release}", release) for release in (1, 2, 3, 4)})
-    return _made
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Return the packages' folder; it goes when the process ends."""
+    return tempfile.TemporaryDirectory(prefix="lineside-packages-")
+
+
+@functools.cache
+def packages() -> dict[int, package.Package]:
+    """Return four releases, the last of which fails its self-test."""
+    return {release: make_package(Path(_folder().name) / f"v{release}", release) for release in (1, 2, 3, 4)}
 
 
 class Deployments(RuleBasedStateMachine):
@@ -48,7 +53,7 @@ class Deployments(RuleBasedStateMachine):
         is_pinned=st.booleans(),
     )
     def begin(self, seed: int, history: list[int], *, is_pinned: bool) -> None:
-        self.device = Device(self.folder, packages(PACKAGES), seed)
+        self.device = Device(self.folder, packages(), seed)
         for release in history:
             self.device.desire(release)
             self.device.steps(20)
@@ -190,7 +195,6 @@ class Deployments(RuleBasedStateMachine):
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-PACKAGES = Path(tempfile.mkdtemp(prefix="lineside-packages-"))
 TestDeployments = Deployments.TestCase
 TestDeployments.settings = settings(
     max_examples=RUNS or 100,
