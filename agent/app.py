@@ -204,7 +204,7 @@ class Agent:
             clock=self._clock,
             poll_interval_s=settings.fleet.poll_interval_s,
             shadows=self._candidates,
-            crashed=killed,
+            former_end=self._former_end,
         )
         self._threads = [
             *(

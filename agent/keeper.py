@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from agent.clock import Clock
 from agent.desired import DesiredKeeper
 from agent.threads import Worker
+from agent.uplink.ending import Ending
 from wire.desired import Desired
 from wire.errors import LinesideError
 from wire.package import Package
@@ -22,7 +23,7 @@ _TICK_S: Final = 0.5
 class Runner(Protocol):
     """What is needed of the deployment runner."""
 
-    def recover(self, *, crashed: bool) -> None: ...
+    def recover(self, *, ended: Ending) -> None: ...
     def step(self, wanted: Desired | None, go_on: Callable[[], bool]) -> bool: ...
     def boot_choices(self, model: str) -> Iterator[Package]: ...
 
@@ -49,7 +50,7 @@ class Keeper:
     """Wakes on a hint or at its interval; a lost hint costs only time.
 
     Args:
-        crashed: the agent's last run ended without notice, and the machine did not go down with it.
+        former_end: how the agent's last run ended.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Keeper:
         clock: Clock,
         poll_interval_s: float,
         shadows: Shadows | None = None,
-        crashed: bool = False,
+        former_end: Ending = Ending.CLEAN,
     ) -> None:
         self._desired = desired
         self._runner = runner
@@ -71,7 +72,7 @@ class Keeper:
         self._clock = clock
         self._poll_interval_s = poll_interval_s
         self._shadows = shadows
-        self._crashed = crashed
+        self._former_end = former_end
         self._hint = threading.Event()
         self._reachable = True
         self._next_read_ns = 0
@@ -147,7 +148,7 @@ class Keeper:
 
     def _boot(self) -> None:
         """Load what ran before, without a network; then apply what was last desired."""
-        self._runner.recover(crashed=self._crashed)
+        self._runner.recover(ended=self._former_end)
         own = set(self._stations.models)
         self._load(own)
         self._take_up(own)

@@ -92,6 +92,9 @@ class Attempt:
         baseline: what the former version had done when the swap began; None where nothing is known of it.
         evidence: what the version itself has done in probation, up to when this was written.
         watched_s: for how long it has been in probation, holds aside; counted like `spent_s`.
+        since_start_s: for how long it has been in probation since the agent's latest start, holds or not; counted
+            likewise.
+        machine_downs: how often in a row the machine went down soon after a start, while it was in probation.
         confirmed: a person has confirmed what its state awaits; begins anew in probation.
         hold: what it waits for now.
         spent_s: for how long it has been under way, holds aside. Counted while the agent runs, by the monotonic clock:
@@ -122,6 +125,8 @@ class Attempt:
     baseline: Figures | None = None
     evidence: Figures | None = None
     watched_s: float = 0.0
+    since_start_s: float = 0.0
+    machine_downs: Count = 0
     confirmed: bool = False
     fault: Fault | None = None
     hold: Hold | None = None
@@ -170,12 +175,14 @@ class Attempt:
         """Return it so much later: the time counts for the hold it is in, else for probation or for the way there."""
         if self.state in ENDS:
             return self
-        if self.hold is None:
-            if self.state is DeploymentState.PROBATION:
-                return replace(self, watched_s=self.watched_s + seconds)
-            return replace(self, spent_s=self.spent_s + seconds)
-        held_s = self.held_s | {self.hold.reason: self.held_s.get(self.hold.reason, 0.0) + seconds}
-        return replace(self, held_s=held_s)
+        in_probation = self.state is DeploymentState.PROBATION
+        older = replace(self, since_start_s=self.since_start_s + seconds) if in_probation else self
+        if self.hold is not None:
+            held_s = self.held_s | {self.hold.reason: self.held_s.get(self.hold.reason, 0.0) + seconds}
+            return replace(older, held_s=held_s)
+        if in_probation:
+            return replace(older, watched_s=self.watched_s + seconds)
+        return replace(older, spent_s=self.spent_s + seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

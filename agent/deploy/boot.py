@@ -12,6 +12,7 @@ from agent.deploy.attempt import Attempt
 from agent.deploy.facts import Installed
 from agent.deploy.journal import Journal
 from agent.deploy.store import Store
+from agent.uplink.ending import Ending
 from wire import package
 from wire.deployment import DeploymentState as S
 from wire.errors import LinesideError
@@ -22,18 +23,27 @@ log = logging.getLogger(__name__)
 BOOT_COSTS_S: Final = 60.0
 GOOD_ENDS: Final = (S.SUCCEEDED, S.ALREADY_INSTALLED)
 _BEGUN: Final = (S.ACTIVATING, S.PROBATION)
+# A version may take the machine down with it, by a driver or for want of memory, and looks like the weather then. Three
+# times in a row, each soon after a start, is no weather.
+MACHINE_DOWNS: Final = 3
+SOON_S: Final = 600.0
 _CRASHED: Final = "The agent ended without notice while this version was in probation."
+_WENT_DOWN: Final = (
+    f"The machine went down {MACHINE_DOWNS} times in a row, each time within {SOON_S / 60:.0f} minutes of a start with "
+    "this version in probation."
+)
 
 
-def recover(store: Store, journal: Journal, *, crashed: bool) -> None:
+def recover(store: Store, journal: Journal, *, ended: Ending) -> None:
     """Bring store and journal in order; call it once, at start, before any model is loaded.
 
     Leftovers of interrupted writes go; a lost record of what is installed is made anew from the journal. An attempt
     pays for the start with some of its time. One crash in probation is a fault: going back for nothing costs another
-    deployment, a version that ends the agent again and again costs the line.
+    deployment, a version that ends the agent again and again costs the line. So is the machine's going down again and
+    again.
 
     Args:
-        crashed: the agent's last run ended without notice, and the machine did not go down with it.
+        ended: how the agent's last run ended.
     """
     store.sweep()
     for model in journal.models():
@@ -48,16 +58,32 @@ def recover(store: Store, journal: Journal, *, crashed: bool) -> None:
         if attempt.state is S.ACTIVATING:
             if installed.current == attempt.digest and attempt.tries <= plan_swapped.ACTIVATE_TRIES:
                 journal.write(replace(attempt, tries=attempt.tries + 1))  # it will be loaded now
-        elif (
-            attempt.state is S.PROBATION
-            and crashed
-            and attempt.fault is None
-            and not _is_all_there_is(installed, attempt)
-        ):
-            log.error("%s: %s", model, _CRASHED, extra={"event": "deployment.crashed"})
-            journal.write(attempt.failed("deployment.crashed", _CRASHED))
-        else:
-            journal.write(attempt.aged(BOOT_COSTS_S))
+            continue
+        attempt = _started_anew(attempt, ended)
+        crash = _crash(attempt, ended)
+        if crash and attempt.fault is None and not _is_all_there_is(installed, attempt):
+            log.error("%s: %s", model, crash, extra={"event": "deployment.crashed"})
+            attempt = attempt.failed("deployment.crashed", crash)
+        journal.write(attempt)
+
+
+def _started_anew(attempt: Attempt, ended: Ending) -> Attempt:
+    """Return an attempt as the start leaves it: how often the machine went down early is counted, and the time anew."""
+    downs = attempt.machine_downs
+    if attempt.state is S.PROBATION and ended is Ending.POWER_CUT:
+        downs = downs + 1 if attempt.since_start_s < SOON_S else 0
+    elif ended is Ending.CLEAN:
+        downs = 0
+    return replace(attempt.aged(BOOT_COSTS_S), machine_downs=downs, since_start_s=0.0)
+
+
+def _crash(attempt: Attempt, ended: Ending) -> str:
+    """Return what the version in probation is blamed for, as a sentence; nothing where it is not."""
+    if attempt.state is not S.PROBATION:
+        return ""
+    if ended is Ending.KILLED:
+        return _CRASHED
+    return _WENT_DOWN if attempt.machine_downs >= MACHINE_DOWNS else ""
 
 
 def _is_all_there_is(installed: Installed, attempt: Attempt) -> bool:

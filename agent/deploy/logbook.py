@@ -90,7 +90,13 @@ class Logbook:
             counted = before.aged(self._elapsed_s(attempt.model))
             entered = attempt.state is S.PROBATION and before.state is not S.PROBATION
             held_s = {} if entered else counted.held_s  # what probation awaits has a time of its own
-            attempt = replace(attempt, spent_s=counted.spent_s, held_s=held_s, watched_s=counted.watched_s)
+            attempt = replace(
+                attempt,
+                spent_s=counted.spent_s,
+                held_s=held_s,
+                watched_s=counted.watched_s,
+                since_start_s=counted.since_start_s,
+            )
         self._journal.write(attempt)
         self._since_ns[attempt.model] = self._clock.monotonic_ns()
         return attempt

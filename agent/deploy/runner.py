@@ -24,6 +24,7 @@ from agent.deploy.preparation import Preparation, Tester
 from agent.deploy.room import Room
 from agent.deploy.store import Store
 from agent.deploy.swap import Activator, Swap
+from agent.uplink.ending import Ending
 from wire import deployment, desired, package
 from wire.deployment import DeploymentReport, HoldReason, Origin, ProbationReport
 from wire.deployment import DeploymentState as S
@@ -128,9 +129,9 @@ class Runner:
 
     # At boot
 
-    def recover(self, *, crashed: bool = False) -> None:
+    def recover(self, *, ended: Ending = Ending.CLEAN) -> None:
         """Bring store and journal in order (`boot.recover`); call it once, at start, before any model is loaded."""
-        boot.recover(self._store, self._journal, crashed=crashed)
+        boot.recover(self._store, self._journal, ended=ended)
         self._orders.sweep()
         attempts = [self._journal.of(model).attempt for model in self._journal.models()]
         ordered = {order.digest for order in self._orders.pending() if order.digest is not None}

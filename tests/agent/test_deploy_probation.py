@@ -17,6 +17,7 @@ from agent.deploy.outlook import Rules
 from agent.deploy.plan_swapped import REVERT_TRIES
 from agent.deploy.probation import ProbationLimits
 from agent.deploy.selftest import SelfTestResult
+from agent.uplink.ending import Ending
 from tests.support.deploying import AT_ONCE, MODEL, MemoryFleet, TestDevice, check_reports, make_package, wanted
 from wire import package
 from wire.deployment import DeploymentReport, HoldReason
@@ -271,6 +272,71 @@ def test_an_orderly_stop_and_a_power_cut_take_nothing_back_and_forget_little(
     check_reports(device.earlier + device.reports)
 
 
+def test_a_version_that_takes_the_machine_down_three_times_in_a_row_is_taken_back_as_after_a_crash(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    document = wanted(releases[1])
+    to_probation(device, document)
+    device.activator.judged(ok=2)
+    for _ in range(2):
+        pass_time(device, document, 500.0)
+        device.boot(ended=Ending.POWER_CUT)
+        assert device.activator.in_use == releases[1].digest, "two power cuts are weather"
+    pass_time(device, document, 10.0)
+    device.boot(ended=Ending.POWER_CUT)
+    assert device.activator.in_use == releases[0].digest, "what takes the machine down is not loaded"
+    device.run(document)
+    assert device.states()[-1] is S.FAILED_REVERTED
+    assert device.reports[-1].code == "deployment.crashed"
+    assert device.reports[-1].reason.startswith("The machine went down 3 times in a row, each time within 10 minutes ")
+    assert device.activator.in_use == device.store.installed(MODEL).current == releases[0].digest
+    check_reports(device.earlier + device.reports)
+
+
+def run_for_long(device: TestDevice, document: Desired) -> None:
+    pass_time(device, document, 700.0)
+    device.boot(ended=Ending.POWER_CUT)
+
+
+def run_for_long_while_a_person_is_asked(device: TestDevice, document: Desired) -> None:
+    device.activator.judged(ok=30, ng=30)
+    run_for_long(device, document)
+
+
+def stop_in_good_order(device: TestDevice, _document: Desired) -> None:
+    device.boot(ended=Ending.CLEAN)
+
+
+@pytest.mark.parametrize("meanwhile", [run_for_long, run_for_long_while_a_person_is_asked, stop_in_good_order])
+def test_power_cuts_with_a_longer_run_or_an_orderly_stop_between_them_take_nothing_back(
+    device: TestDevice, releases: list[package.Package], meanwhile: Callable[[TestDevice, Desired], None]
+) -> None:
+    document = wanted(releases[1])
+    to_probation(device, document)
+    for _ in range(4):
+        for _ in range(2):
+            pass_time(device, document, 10.0)
+            device.boot(ended=Ending.POWER_CUT)
+        meanwhile(device, document)
+        assert device.activator.in_use == releases[1].digest
+        assert device.states()[-1] is S.PROBATION
+
+
+def test_a_first_version_that_takes_the_machine_down_is_loaded_no_more(
+    tmp_path: Path, releases: list[package.Package]
+) -> None:
+    device = fresh(tmp_path, releases)
+    to_probation(device, wanted(releases[0]))
+    for _ in range(2):
+        device.boot(ended=Ending.POWER_CUT)
+        assert device.activator.in_use == releases[0].digest
+    device.boot(ended=Ending.POWER_CUT)
+    assert device.activator.in_use is None
+    device.run(wanted(releases[0]))
+    assert device.states()[-1] is S.FAILED_REVERTED
+    assert device.reports[-1].code == "deployment.crashed"
+
+
 def test_a_version_that_cannot_be_loaded_again_is_taken_back(
     device: TestDevice, releases: list[package.Package]
 ) -> None:
@@ -511,6 +577,8 @@ def test_the_journal_of_an_earlier_version_of_the_agent_is_read_and_its_activati
         "baseline",
         "evidence",
         "watched_s",
+        "since_start_s",
+        "machine_downs",
         "confirmed",
         "begun",
     }

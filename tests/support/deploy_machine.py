@@ -21,6 +21,7 @@ from agent.deploy.pins import Pins
 from agent.deploy.probation import ProbationLimits
 from agent.deploy.runner import RunnerOptions
 from agent.deploy.selftest import SelfTestResult
+from agent.uplink.ending import Ending
 from tests.support.deploying import MODEL, FakeActivator, MemoryFleet, TestDevice, check_reports, deployment_id, wanted
 from tests.support.losing_disk import Watch, write_image
 from wire import deployment, package
@@ -89,10 +90,10 @@ class Device:
 
     # What happens
 
-    def boot(self, *, crashed: bool = False) -> None:
+    def boot(self, *, crashed: bool = False, ended: Ending = Ending.CLEAN) -> None:
         """Start a process on what lies on disk."""
         self._dead, self.dies_at, self.full_at = False, 0, 0
-        self.device.boot(crashed=crashed)
+        self.device.boot(crashed=crashed, ended=ended)
         self._check_boot()
 
     def step(self) -> bool:
@@ -129,7 +130,7 @@ class Device:
             cut = self.rng.choice(watch.cuts)
             shutil.rmtree(self.root)
             write_image(cut.image, self.root)
-        self.boot(crashed=not power)
+        self.boot(ended=Ending.POWER_CUT if power else Ending.KILLED)
 
     def desire(self, release: int | None) -> None:
         """Have the fleet ask for a version, in a new deployment; for none where that is None."""
@@ -244,7 +245,7 @@ class Device:
         """Fail unless all is as it must be at any time."""
         check_reports(self.said)
         attempt, installed = self.attempt, self.installed
-        if attempt is not None and attempt.hold is not None:
+        if attempt is not None and attempt.hold is not None and attempt.fault is None:  # else it is being undone
             now = self.device.clock.now_utc()
             is_moved = attempt.hold.deadline + timedelta(minutes=20) < now  # told anew at the next step
             assert not attempt.has_ended

@@ -20,6 +20,7 @@ from agent.deploy.probation import ProbationLimits
 from agent.deploy.runner import Runner, RunnerOptions
 from agent.deploy.selftest import SelfTestResult
 from agent.deploy.store import Store
+from agent.uplink.ending import Ending
 from wire import deployment, package
 from wire.deployment import DeploymentReport, DeploymentState, HoldReason
 from wire.desired import Desired, DesiredModel
@@ -213,11 +214,12 @@ class TestDevice:
         )
     )
 
-    def boot(self, *, crashed: bool = False) -> Runner:
+    def boot(self, *, crashed: bool = False, ended: Ending = Ending.CLEAN) -> Runner:
         """Build store, journal and runner on what lies on disk, recover, and load what is to be loaded.
 
         Args:
             crashed: the process before this one was killed, or ended by itself without notice.
+            ended: how it ended otherwise.
         """
         disk = Disk(self.before) if self.before else Disk()
         self.store = Store(self.root / "store", disk)
@@ -240,7 +242,7 @@ class TestDevice:
             available_mb=self.available_mb,
             tell=lambda name, severity, text: self.told.append((name, severity, text)),
         )
-        self.runner.recover(crashed=crashed)
+        self.runner.recover(ended=Ending.KILLED if crashed else ended)
         self.activator.since_boot.clear()
         self.activator.in_use = None
         for model in self.runner.models_in_use():

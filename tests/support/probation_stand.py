@@ -24,6 +24,7 @@ from agent.deploy.store import Store
 from agent.inspection.stations import Stations
 from agent.line.trigger import LineEvent
 from agent.threads import Worker
+from agent.uplink.ending import Ending
 from agent.vision.runtime import RuntimeOptions
 from tests.support import bad_models
 from tests.support.deploying import DEVICE, MemoryFleet, check_reports, wanted
@@ -107,7 +108,7 @@ class Stand:
                 rules=Rules(probation=limits or ProbationLimits(watch_s=0.0), keep_free_memory_mb=0.0),
             ),
         )
-        self.runner.recover(crashed=crashed)
+        self.runner.recover(ended=Ending.KILLED if crashed else Ending.CLEAN)
         self._desired = Desired(device="edge-1", revision=1)
         self._sequence = 0
 

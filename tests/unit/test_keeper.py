@@ -16,6 +16,7 @@ from agent.clock import SystemClock
 from agent.desired import DesiredKeeper
 from agent.keeper import Keeper
 from agent.threads import Worker
+from agent.uplink.ending import Ending
 from wire.desired import Desired
 from wire.enrolment import Enrolment
 from wire.errors import LinesideError
@@ -46,8 +47,8 @@ class Runner:
         self.steps = steps
         self.fails = False
 
-    def recover(self, *, crashed: bool) -> None:
-        self.calls.append("recover after a crash" if crashed else "recover")
+    def recover(self, *, ended: Ending) -> None:
+        self.calls.append(f"recover after {ended.value}")
 
     def step(self, wanted: Desired | None, go_on: Callable[[], bool]) -> bool:
         self.calls.append(f"step {wanted.revision if wanted else None}")
@@ -150,7 +151,7 @@ def test_at_boot_the_first_version_that_loads_is_activated_before_anything_else(
     keeper = keeper_of(tmp_path, Api(FIRST), runner, stations)
     run(keeper)
     until(lambda: "step 1" in runner.calls)
-    assert runner.calls[0] == "recover"
+    assert runner.calls[0] == "recover after clean"
     assert stations.activated == ["sound"]
 
 
@@ -196,7 +197,7 @@ def test_a_document_the_disk_does_not_take_leaves_the_one_in_force_and_costs_no_
     run(keeper)
     until(lambda: len(api.asked_with) > 2)
     assert keeper.desired_revision == 0
-    assert runner.calls.count("recover") == 1
+    assert runner.calls.count("recover after clean") == 1
     obstacle.rmdir()
     obstacle.parent.rmdir()
     until(lambda: keeper.desired_revision == 1)
