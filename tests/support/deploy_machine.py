@@ -267,6 +267,8 @@ class Device:
         if attempt is not None and attempt.state is S.PROBATION and attempt.fault is not None:
             assert in_use != attempt.digest, "it ended the agent, or was taken back, and is loaded again"
         kept = {self.installed.current, self.installed.previous} - {None}
+        if attempt is not None and not attempt.has_ended and attempt.fault is not None:
+            kept.discard(attempt.digest)  # it is being undone
         assert in_use is not None or not kept - self.damaged, f"nothing is loaded of {kept}"
 
     @property
