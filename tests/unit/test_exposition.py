@@ -100,9 +100,7 @@ def full_status() -> Status:
         outbox_unsettled=3,
         outbox_dropped=0,
         pictures_waiting=2,
-        models=(
-            RunningModel(model="parts", digest="a" * 64, provider="CPUExecutionProvider", shadow_digest="b" * 64),
-        ),
+        models=(RunningModel(model="parts", digest="a" * 64, provider="CPUExecutionProvider", shadow_digest="b" * 64),),
         stations=(station,),
     )
 
