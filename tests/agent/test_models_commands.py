@@ -20,6 +20,7 @@ from agent.clock import SystemClock
 from agent.deploy.journal import Journal
 from agent.deploy.outlook import Rules
 from agent.deploy.pins import Pins
+from agent.deploy.plan_swapped import REVERT_TRIES
 from agent.deploy.probation import ProbationLimits
 from agent.deploy.selftest import SelfTestResult
 from agent.status import DeploymentStatus
@@ -449,7 +450,7 @@ def test_where_going_back_failed_a_rollback_tries_it_again(
     device: DeviceAtHand, versions: list[package.Package], run: Run
 ) -> None:
     in_probation(device, versions)
-    device.activator.outcomes = ["untouched"]
+    device.activator.outcomes = ["untouched"] * REVERT_TRIES
     device.activator.judged(inference_failed=40)
     wait_for(lambda: (attempt := device.attempt()) is not None and attempt.has_ended)
     assert "could not be made active either" in run("models", "list")[1]
