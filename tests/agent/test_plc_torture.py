@@ -56,6 +56,7 @@ def is_accounted(stand: Stand) -> bool:
     return True
 
 
+@pytest.mark.alone("a part every 50 ms, none of which may be missed")
 def test_each_part_gets_its_own_verdict_in_order(start: Start) -> None:
     stand = start()
     station = stand.start_agent()
