@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.turns import Turns
 
+# The longest file, and it forks some thousand times: that is slower the more a process has in memory.
+FIRST = "test_deploy_kill.py"
 # What waits longest begins first; many short tests at the end keep every process busy.
 FOLDERS = ("system", "agent", "browser", "fleet", "docs", "unit", "contract")
 
@@ -31,10 +33,10 @@ class SideBySide:
             return (yield)
 
 
-def rank(path: Path, *, alone: bool) -> tuple[bool, int]:
+def rank(path: Path, *, alone: bool) -> tuple[bool, bool, int]:
     """Return where a file belongs: those with tests that must be alone come last, when the other processes are done."""
     places = [FOLDERS.index(part) for part in path.parent.parts if part in FOLDERS]
-    return alone, places[-1] if places else len(FOLDERS)
+    return alone, path.name != FIRST, places[-1] if places else len(FOLDERS)
 
 
 def _is_alone(item: pytest.Item) -> bool:

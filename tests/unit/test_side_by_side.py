@@ -112,6 +112,7 @@ def test_long_waits_begin_first_and_who_must_be_alone_comes_last() -> None:
     tests = REPO / "tests"
     files = {
         tests / "system" / "test_belt.py": True,
+        tests / "agent" / "test_deploy_kill.py": False,
         tests / "contract" / "test_topics.py": False,
         tests / "agent" / "test_outputs.py": False,
         tests / "system" / "test_kills.py": False,
@@ -119,6 +120,6 @@ def test_long_waits_begin_first_and_who_must_be_alone_comes_last() -> None:
     }
     ordered = sorted(files, key=lambda path: rank(path, alone=files[path]))
     assert [path.stem for path in ordered] == [
-        "test_kills", "test_outputs", "test_topics", "test_belt", "test_link_pace",
+        "test_deploy_kill", "test_kills", "test_outputs", "test_topics", "test_belt", "test_link_pace",
     ]  # fmt: skip
     assert rank(tests / "bench" / "test_new.py", alone=False) > rank(tests / "contract" / "test_a.py", alone=False)
