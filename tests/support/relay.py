@@ -51,7 +51,13 @@ class Relay:
                 one.settimeout(None)
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
-                self._pairs.append((client, target))
+                is_refused = self.refuses.is_set()  # since it was asked above: a `cut` would not know of this one
+                if not is_refused:
+                    self._pairs.append((client, target))
+            if is_refused:
+                client.close()
+                target.close()
+                continue
             for source, sink in ((client, target), (target, client)):
                 threading.Thread(target=self._carry, args=(source, sink), name="relay-way", daemon=True).start()
 
