@@ -113,14 +113,17 @@ class Listener(ModbusTcpServer):
         self, function: int, start: int, address: int, count: int, registers: list[int], values: Any
     ) -> ExcCodes | None:
         """Called by the library before a request reads (no values) or after it was checked and before it writes."""
+        connection = _connection.get()
+        if connection not in self._admitted:
+            return ExcCodes.DEVICE_FAILURE  # its last words, come to after its end: nobody hears the answer
         offset = address - start
         if values is None:
             if function not in _READS | _WRITES:
                 return ExcCodes.ILLEGAL_FUNCTION
-            self._read(registers, offset, count, _connection.get())
+            self._read(registers, offset, count, connection)
             return None
         if function not in _WRITES:
             return ExcCodes.ILLEGAL_FUNCTION
         registers[offset : offset + count] = values
-        self._wrote(registers[: self._writable], offset, count, _connection.get())
+        self._wrote(registers[: self._writable], offset, count, connection)
         return None
