@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.commands import models_scene as scenes
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from agent.deploy.inventory import Version
 
 SCHEMA: Final = "lineside.model-verify/1"
+_LOOKS_AGAIN: Final = 5
 _LOOK_AGAIN_S: Final = 0.5
 
 
@@ -41,55 +43,98 @@ def run(args: argparse.Namespace) -> int:
     if args.model is not None:
         model, version = inventory.find(scene.inventory, args.model)
         wanted = (version,) if version is not None else scene.inventory.of(model)
-    results = [(version, found) for version in wanted if (found := _damage(args, scene, version)) is not None]
-    under_way = [version for version, _ in results if _is_coming(scene, version)]
+    results = [result for version in wanted if (result := _settled(args, scene, version)) is not None]
     if args.json:
         listed = [
             {
-                "model": version.model,
-                "release": version.release,
-                "digest": version.digest,
-                "roles": version.roles,
-                "damage": found,
-                "incomplete": version in under_way,
+                "model": result.version.model,
+                "release": result.version.release,
+                "digest": result.version.digest,
+                "roles": result.version.roles,
+                "damage": result.damage,
+                "incomplete": bool(result.damage) and not result.is_damaged,
             }
-            for version, found in results
+            for result in results
         ]
         command_line.print_json(SCHEMA, {"versions": listed})
-    damaged = []
-    for version, found in results:
-        is_coming = version in under_way
-        if not args.json:
-            _say(version, found, is_coming=is_coming)
-        if found and not is_coming:
-            damaged.append(version)
+    else:
+        for result in results:
+            _say(result)
+    damaged = [result.version for result in results if result.is_damaged]
     if damaged:
         names = ", ".join(scenes.name_of(version) for version in damaged)
         raise LinesideError("storage.corrupt", f"Damaged on this device: {names}.", _what_to_do(damaged))
     return 0
 
 
-def _damage(args: argparse.Namespace, scene: Scene, version: Version) -> tuple[str, ...] | None:
-    """Return what is wrong with a version; None where the agent has removed it meanwhile."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Result:
+    """What one look at a version found.
+
+    Args:
+        deployment: the latest of its model, and where it stands.
+        damage: what is wrong, a sentence each.
+        is_coming: its files need not be all there yet.
+        is_moving: no two looks found the same, and deployments went on between them.
+    """
+
+    version: Version
+    deployment: tuple[str, str] | None
+    damage: tuple[str, ...]
+    is_coming: bool
+    is_moving: bool = False
+
+    @property
+    def is_damaged(self) -> bool:
+        return bool(self.damage) and not self.is_coming and not self.is_moving
+
+
+def _settled(args: argparse.Namespace, scene: Scene, version: Version) -> _Result | None:
+    """Hash a version, once more where it may have been changed meanwhile; None where the agent has removed it.
+
+    A running agent may be making or removing a version while it is hashed. So what is wrong counts where nothing moved
+    between two looks, or where every look found the very same.
+    """
+    result = _look(scene, version)
+    damages = {result.damage}
+    for _ in range(_LOOKS_AGAIN):
+        if not scene.agent_runs or not result.is_damaged:
+            return result
+        time.sleep(_LOOK_AGAIN_S)
+        scene = scenes.look(args)
+        again = scene.inventory.by_digest(version.digest)
+        if again is None:
+            return None
+        before, result = result, _look(scene, again)
+        if result == before:
+            return result
+        damages.add(result.damage)
+    return replace(result, is_moving=len(damages) > 1)
+
+
+def _look(scene: Scene, version: Version) -> _Result:
     from agent.deploy import inspect_files
 
-    found = inspect_files.damage(scene.data_dir / "models", version.digest)
-    if found and scene.agent_runs:  # which may be making or removing it at this moment
-        time.sleep(_LOOK_AGAIN_S)
-        if scenes.look(args).inventory.by_digest(version.digest) is None:
-            return None
-        found = inspect_files.damage(scene.data_dir / "models", version.digest)
-    return found
+    attempt = scene.inventory.attempt(version.model)
+    return _Result(
+        version=version,
+        deployment=(attempt.deployment_id, attempt.state.value) if attempt is not None else None,
+        damage=inspect_files.damage(scene.data_dir / "models", version.digest),
+        is_coming=_is_coming(scene, version),
+    )
 
 
-def _say(version: Version, found: tuple[str, ...], *, is_coming: bool) -> None:
-    if not found:
-        print(f"{scenes.name_of(version)}: whole, {scenes.mb(version.bytes)}")
-    elif is_coming:
-        print(f"{scenes.name_of(version)}: still on its way")
+def _say(result: _Result) -> None:
+    name = scenes.name_of(result.version)
+    if not result.damage:
+        print(f"{name}: whole, {scenes.mb(result.version.bytes)}")
+    elif result.is_coming:
+        print(f"{name}: still on its way")
+    elif result.is_moving:
+        print(f"{name}: being changed at this moment; verify it again when no deployment is under way")
     else:
-        print(f"{scenes.name_of(version)}: DAMAGED")
-        for sentence in found:
+        print(f"{name}: DAMAGED")
+        for sentence in result.damage:
             print(f"  {sentence}")
 
 

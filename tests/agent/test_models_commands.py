@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from agent import cli
 from agent import status as last_word
 from agent.clock import SystemClock
+from agent.commands import models_verify
+from agent.deploy import inventory
 from agent.deploy.journal import Journal
 from agent.deploy.outlook import Rules
 from agent.deploy.pins import Pins
@@ -26,8 +31,8 @@ from agent.deploy.selftest import SelfTestResult
 from agent.status import DeploymentStatus
 from tests.support.deploying import make_package
 from tests.support.device_at_hand import DeviceAtHand
-from wire import package
-from wire.deployment import HoldReason, ProbationReport
+from wire import codec, package
+from wire.deployment import DeploymentState, HoldReason, ProbationReport
 from wire.desired import Desired
 
 Run = Callable[..., tuple[int, str, str]]
@@ -357,6 +362,75 @@ def test_an_index_that_is_damaged_is_found(device: DeviceAtHand, versions: list[
     assert status == 9
     assert "is damaged on disk" in out
     assert "The next start would take the version before." in err
+
+
+def between_looks(monkeypatch: pytest.MonkeyPatch, happens: Callable[[int], None]) -> None:
+    """Have something happen, with its number from 1, whenever `verify` waits before it looks again."""
+    numbers = itertools.count(1)
+    monkeypatch.setattr(models_verify, "time", SimpleNamespace(sleep=lambda _: happens(next(numbers))))
+
+
+def deployment(device: DeviceAtHand, found: package.Package, number: int, state: DeploymentState) -> None:
+    """Write a deployment into the device's journal, whose own thread must be `busy`."""
+    path = device.root / "journal" / "parts.json"
+    before = inventory.read_journal(path)
+    assert before.attempt is not None
+    attempt = replace(
+        before.attempt,
+        deployment_id=f"00000000-0000-7000-8000-{number:012d}",
+        digest=found.digest,
+        release=found.manifest.release,
+        state=state,
+    )
+    path.write_bytes(codec.encode(replace(before, attempt=attempt)))
+
+
+def test_a_version_that_comes_anew_while_it_is_verified_is_on_its_way(
+    device: DeviceAtHand, versions: list[package.Package], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.install(*versions[:2])
+    device.busy.set()
+    device.begin()
+    shutil.rmtree(device.root / "packages" / versions[0].digest)
+    between_looks(monkeypatch, lambda _: deployment(device, versions[0], 40, DeploymentState.DOWNLOADING))
+    status, out, err = run("models", "verify", "parts@1")
+    assert (status, err) == (0, "")
+    assert out == f"parts release 1 ({versions[0].digest[:12]}): still on its way\n"
+
+
+def test_what_differs_at_every_look_while_deployments_go_on_is_no_damage(
+    device: DeviceAtHand, versions: list[package.Package], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.install(*versions[:2])
+    device.busy.set()
+    device.begin()
+    folder = device.root / "packages" / versions[0].digest
+    (folder / "model.onnx").unlink()
+
+    def happens(number: int) -> None:
+        (folder / f"extra-{number}.bin").touch()
+        deployment(device, versions[1], 40 + number, DeploymentState.SUCCEEDED)
+
+    between_looks(monkeypatch, happens)
+    status, out, err = run("models", "verify", "parts@1")
+    assert (status, err) == (0, "")
+    assert out == (
+        f"parts release 1 ({versions[0].digest[:12]}): being changed at this moment; "
+        "verify it again when no deployment is under way\n"
+    )
+
+
+def test_what_is_wrong_at_every_look_is_damage_whatever_goes_on(
+    device: DeviceAtHand, versions: list[package.Package], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.install(*versions[:2])
+    device.busy.set()
+    device.begin()
+    (device.root / "packages" / versions[0].digest / "model.onnx").unlink()
+    between_looks(monkeypatch, lambda number: deployment(device, versions[1], 40 + number, DeploymentState.SUCCEEDED))
+    status, out, _ = run("models", "verify", "parts@1")
+    assert status == 9
+    assert out.splitlines()[0].endswith(": DAMAGED")
 
 
 # rollback
