@@ -11,7 +11,8 @@ from tests.support import require
 from tests.support.board_scene import Scene, served
 
 
-@pytest.fixture(scope="session")
+# Not of the session: while its driver is open, its event loop counts as running, and no other test can have one.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[object]:
     """A headless Chromium."""
     path = require.program("chromium")
