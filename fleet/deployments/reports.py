@@ -77,11 +77,7 @@ def _absorb(session: Session, message: Received) -> Refused | bool:
     if report.state in INSTALLED:
         row.installed_at = running.believable(session, row.device, report.at, message.received_at)
     session.add(row)
-    session.exec(
-        delete(ReportEntry)
-        .where(col(ReportEntry.deployment_id) == row.id)
-        .where(col(ReportEntry.sequence) <= report.sequence - REPORTS_KEPT)
-    )
+    _prune_reports(session, row.id)
     if report.inferring_digest is not None:
         running.observe(
             session,
@@ -135,21 +131,40 @@ def _found(session: Session, report: DeploymentReport, message: Received) -> Dep
             report.deployment_id,
             extra={"event": "deployment.unknown", "device": message.device},
         )
-    _prune(session, message.device)
+    _prune(session, row)
     return row
 
 
-def _prune(session: Session, device: str) -> None:
+def _prune_reports(session: Session, deployment: str) -> None:
+    """Keep the reports with the highest sequences; counted, since a device that lost its journal leaps ahead."""
+    edge = session.exec(
+        select(ReportEntry.sequence)
+        .where(ReportEntry.deployment_id == deployment)
+        .order_by(col(ReportEntry.sequence).desc())
+        .offset(REPORTS_KEPT)
+        .limit(1)
+    ).first()
+    if edge is not None:
+        session.exec(
+            delete(ReportEntry)
+            .where(col(ReportEntry.deployment_id) == deployment)
+            .where(col(ReportEntry.sequence) <= edge)
+        )
+
+
+def _prune(session: Session, found: Deployment) -> None:
     """Drop the oldest of the deployments that came by reports alone: nothing else bounds how many there are.
 
     Ended or not: of hundreds that a device has begun since, it has long ended the oldest, and its word on that is lost.
+    The one just found stays, however old: the report in hand is about it.
     """
     old = session.exec(
         select(Deployment.id)
-        .where(Deployment.device == device)
+        .where(Deployment.device == found.device)
+        .where(Deployment.id != found.id)
         .where((col(Deployment.origin) == Origin.DEVICE.value) | (col(Deployment.created_by) == FORGOTTEN))
         .order_by(col(Deployment.created_at).desc(), col(Deployment.id).desc())
-        .offset(FOUND_KEPT)
+        .offset(FOUND_KEPT - 1)
     ).all()
     if old:
         session.exec(delete(ReportEntry).where(col(ReportEntry.deployment_id).in_(old)))

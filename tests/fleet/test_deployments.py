@@ -9,7 +9,7 @@ import pytest
 from sqlmodel import select
 
 from fleet import db
-from fleet.deployments import progress, running
+from fleet.deployments import progress, reports, running
 from fleet.deployments.service import ReportSlice
 from fleet.deployments.tables import Deployment
 from tests.support.fleet_stand import START, Stand
@@ -204,6 +204,23 @@ def test_reports_out_of_order_settle_and_the_newest_counts(stand: Stand) -> None
     detail = stand.send("GET", f"/deployments/{deployment}").json()
     assert detail["deployment"]["state"] == "self_testing"
     assert [one["report"]["sequence"] for one in detail["reports"]] == [1, 2, 3]
+
+
+def test_a_leap_of_the_sequence_takes_no_history_away(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    (digest,) = ready(stand, 1)
+    deployment = stand.desire("cell-1", {"parts": 1})["models"][0]["deployment_id"]
+
+    def kept(state: S, *sequences: int) -> list[int]:
+        for sequence in sequences:
+            stand.absorb(ReportSlice(), "cell-1", Lane.DEPLOYMENTS, [report(deployment, digest, state, sequence)])
+        shown = stand.send("GET", f"/deployments/{deployment}").json()["reports"]
+        return [one["report"]["sequence"] for one in shown]
+
+    leap = 1_700_000_000  # where a device begins that has lost its journal
+    assert kept(S.DOWNLOADING, 1, 2, 3, leap) == [1, 2, 3, leap]
+    monkeypatch.setattr(reports, "REPORTS_KEPT", 5)
+    assert kept(S.DOWNLOADING, leap + 1, leap + 2) == [2, 3, leap, leap + 1, leap + 2], "the highest stay"
+    assert kept(S.DOWNLOADING, 1) == [2, 3, leap, leap + 1, leap + 2]
 
 
 def test_a_late_report_does_not_open_what_the_fleet_has_ended_but_is_kept(stand: Stand) -> None:

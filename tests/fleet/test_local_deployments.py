@@ -100,6 +100,24 @@ def test_deployments_that_come_by_reports_alone_are_bounded(stand: Stand, monkey
         assert session.exec(select(func.count()).select_from(Deployment)).one() <= 6
 
 
+def test_a_report_older_than_all_that_are_kept_settles_too(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reports, "FOUND_KEPT", 5)
+    stand.enrol("cell-1")
+    stand.advance(hours=12)
+    for number in range(7):
+        body = report(
+            f"01890000-0000-7000-8000-{number:012d}",
+            FOREIGN,
+            S.SUCCEEDED,
+            origin=Origin.DEVICE,
+            at=stand.now - timedelta(hours=number),
+        )
+        assert take(stand, body).accepted == 1
+        assert shown(stand, body.deployment_id)["state"] == "succeeded", "what has just come is never what goes"
+    with db.read_session(stand.engine) as session:
+        assert session.exec(select(func.count()).select_from(Deployment)).one() <= 6
+
+
 def test_probation_and_the_words_of_a_hold_are_shown(stand: Stand) -> None:
     stand.enrol("cell-1")
     digest = stand.push("parts", 1)
