@@ -139,11 +139,15 @@ class ShadowKeeper:
         """
         for model in self._memory.models():
             known = self._memory.of(model)
-            if killed and known is not None and known.word is Word.STARTED:
-                try:
-                    self._refuse(model, known.digest, "deployment.crashed", CRASHED)
-                except LinesideError as error:  # a full disk must not keep the line's own models from being loaded
-                    log.warning("It cannot be remembered: %s", error, extra={"event": "shadow.not_remembered"})
+            if known is None or known.word is not Word.STARTED:
+                continue
+            if not killed:
+                self._note_unloaded(model)
+                continue
+            try:
+                self._refuse(model, known.digest, "deployment.crashed", CRASHED)
+            except LinesideError as error:  # a full disk must not keep the line's own models from being loaded
+                _log_not_remembered(error)
 
     def trouble(self, model: str) -> str:
         """Return why the candidate that is asked for does not run, or does not see all parts; else nothing."""
@@ -252,6 +256,7 @@ class ShadowKeeper:
             case shadow_plan.Stop():
                 self._stage.stop(model)
                 log.info("The candidate of %s was stopped.", model, extra={"event": "shadow.stopped"})
+                self._note_unloaded(model)
             case shadow_plan.Forget():
                 self._memory.write(model, None)
                 self._ways.pop(model, None)
@@ -358,8 +363,22 @@ class ShadowKeeper:
             self._troubles.pop(model, None)
             log.info("%s %s is shown parts too.", model, digest[:12], extra={"event": "shadow.started"})
 
+    def _note_unloaded(self, model: str) -> None:
+        """Remember that a candidate is in no process: what ends the agent from now on is not its doing."""
+        known = self._memory.of(model)
+        if known is None or known.word is not Word.STARTED:
+            return
+        try:
+            self._memory.write(model, replace(known, word=Word.TESTED))
+        except LinesideError as error:  # nobody waits for it; at worst it is blamed for what it did not do
+            _log_not_remembered(error)
+
     def _refuse(self, model: str, digest: str, code: str, reason: str) -> None:
         self._memory.write(model, Remembered(digest=digest, word=Word.REFUSED, code=code, reason=reason[:1000]))
         self._troubles[model] = reason
         log.warning("%s %s: %s", model, digest[:12], reason, extra={"event": "shadow.refused"})
         self._around.tell("shadow.refused", Severity.WARNING, f"{model}, candidate {digest[:12]}: {reason} ({code})")
+
+
+def _log_not_remembered(error: LinesideError) -> None:
+    log.warning("It cannot be remembered: %s", error, extra={"event": "shadow.not_remembered"})

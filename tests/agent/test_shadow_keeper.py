@@ -377,6 +377,55 @@ def test_a_swap_that_needs_its_memory_gets_it(plant: Plant) -> None:
     assert device.stage.now
 
 
+def test_a_crash_after_it_was_stopped_says_nothing_against_it(plant: Plant) -> None:
+    """It made room for a swap; what then ends the agent in probation is another version."""
+    root, fleet, active, candidate = plant
+    short: list[bool] = []
+    device = Keeping(root, fleet, is_short=lambda: bool(short), is_busy=lambda: bool(short))
+    device.run(asking(active, candidate))
+    short.append(True)
+    device.keeper.tend(asking(active, candidate))
+    assert device.stage.now == {}
+    again = Keeping(root, fleet, killed=True)
+    again.run(asking(active, candidate))
+    assert again.stage.now == {MODEL: (candidate.digest, 0.25)}
+    assert again.keeper.trouble(MODEL) == ""
+    assert again.told == []
+
+
+def test_a_crash_while_it_waits_after_a_restart_in_good_order_says_nothing_against_it(plant: Plant) -> None:
+    root, fleet, active, candidate = plant
+    Keeping(root, fleet).run(asking(active, candidate))
+    waiting = Keeping(root, fleet, is_busy=lambda: True)
+    waiting.run(asking(active, candidate))
+    assert waiting.stage.started == []
+    again = Keeping(root, fleet, killed=True)
+    again.run(asking(active, candidate))
+    assert again.stage.now
+    assert again.keeper.trouble(MODEL) == ""
+
+
+def test_it_is_stopped_and_the_start_goes_on_though_a_full_disk_cannot_note_that_it_is_not_loaded(
+    plant: Plant, caplog: pytest.LogCaptureFixture
+) -> None:
+    root, fleet, active, candidate = plant
+    full: list[bool] = []
+
+    def before(boundary: str) -> None:
+        if full and boundary.endswith("shadows.json"):
+            raise OSError(28, "No space left on device")
+
+    short: list[bool] = []
+    device = Keeping(root, fleet, before=before, is_short=lambda: bool(short))
+    device.run(asking(active, candidate))
+    full.append(True)
+    short.append(True)
+    assert device.keeper.tend(asking(active, candidate))
+    assert device.stage.now == {}
+    Keeping(root, fleet, before=before)
+    assert [record.message for record in caplog.records if record.message.startswith("It cannot be remembered")]
+
+
 def test_damaged_bytes_are_fetched_again_before_it_is_started(plant: Plant) -> None:
     root, fleet, active, candidate = plant
     Keeping(root, fleet, fits=lambda _mb: False).run(asking(active, candidate))
