@@ -118,13 +118,14 @@ def read_desired(
     device: str,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Return the desired document; 304 where the device has this revision already."""
+    """Return the desired document; 304 where the device has it already."""
     require_self_or_person(actor.kind, actor.name, device)
     devices.require(session, device)
     document = service.desired_of(session, device)
     tags = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
-    if service.etag_of(document) in tags:
-        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": service.etag_of(document)})
+    tag = service.etag_of(document)
+    if tag in tags:
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag})
     return _document(document)
 
 

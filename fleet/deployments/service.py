@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 from typing import Final
 
@@ -35,8 +36,11 @@ def desired_of(session: Session, device: str) -> Desired:
 
 
 def etag_of(document: Desired) -> str:
-    """Return the strong entity tag of a document: its revision."""
-    return f'"{document.revision}"'
+    """Return the strong entity tag of a document: its revision, and the start of the SHA-256 of what is sent.
+
+    The revision alone names two documents where an older database was restored and something else was asked for since.
+    """
+    return f'"{document.revision}-{hashlib.sha256(codec.encode(document)).hexdigest()[:8]}"'
 
 
 def set_desired(
@@ -112,10 +116,11 @@ def require_match(if_match: str | None, current: Desired) -> None:
             "Read the document, and send its ETag in If-Match.",
         )
     tags = [tag.strip() for tag in if_match.split(",")]
-    if "*" not in tags and etag_of(current) not in tags:
+    now = etag_of(current)
+    if "*" not in tags and now not in tags:
         raise LinesideError(
             "resource.stale",
-            f"The desired document of {current.device!r} is at revision {current.revision} now, not {if_match}.",
+            f"The desired document of {current.device!r} has changed: its ETag is {now} now, not {if_match}.",
             "Read it again, and decide again.",
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,16 +14,24 @@ from fleet import db
 from fleet.deployments import progress, reports, running
 from fleet.deployments.service import ReportSlice
 from fleet.deployments.tables import Deployment
-from tests.support.fleet_stand import START, Stand
+from tests.support.fleet_stand import START, Stand, digest_of
 from wire.deployment import ENDS, FLEET_OWNED, TRANSITIONS, DeploymentReport, DeploymentState
 from wire.messages import Lane
 
 S = DeploymentState
+LATEST = "that of the document in force"
 
 
-def put(stand: Stand, body: Any, *, if_match: str | None = '"0"', device: str = "cell-1") -> Any:
+def put(stand: Stand, body: Any, *, if_match: str | None = LATEST, device: str = "cell-1") -> Any:
+    if if_match is LATEST:
+        if_match = stand.tag(device)
     headers = {"If-Match": if_match} if if_match is not None else {}
     return stand.send("PUT", f"/devices/{device}/desired", json=body, headers=headers)
+
+
+def tag_of(answer: Any) -> str:
+    """Return the entity tag that a document which was sent must have."""
+    return f'"{answer.json()["revision"]}-{digest_of(answer.content)[:8]}"'
 
 
 def ready(stand: Stand, *releases: int) -> list[str]:
@@ -45,7 +55,7 @@ def report(deployment: str, digest: str, state: S, sequence: int, **more: Any) -
 def test_a_device_nobody_asked_anything_of_has_an_empty_document(stand: Stand) -> None:
     credential = stand.enrol("cell-1")
     answer = stand.send("GET", "/devices/cell-1/desired", by=credential)
-    assert (answer.status_code, answer.headers["etag"]) == (200, '"0"')
+    assert (answer.status_code, answer.headers["etag"]) == (200, tag_of(answer))
     assert answer.json()["revision"] == 0
     assert answer.json()["models"] == []
 
@@ -53,26 +63,49 @@ def test_a_device_nobody_asked_anything_of_has_an_empty_document(stand: Stand) -
 def test_a_change_needs_the_revision_it_is_based_on(stand: Stand) -> None:
     ready(stand, 1)
     body = {"models": [{"model": "parts", "release": 1}]}
+    empty = stand.tag()
     missing = put(stand, body, if_match=None)
     assert (missing.status_code, missing.json()["code"]) == (428, "resource.precondition_required")
     stale = put(stand, body, if_match='"7"')
     assert (stale.status_code, stale.json()["code"]) == (412, "resource.stale")
-    done = put(stand, body)
-    assert (done.status_code, done.headers["etag"]) == (200, '"1"')
-    assert put(stand, {"models": []}).status_code == 412
+    done = put(stand, body, if_match=empty)
+    assert (done.status_code, done.json()["revision"], done.headers["etag"]) == (200, 1, tag_of(done))
+    assert put(stand, {"models": []}, if_match=empty).status_code == 412
     assert stand.announcer.wakes == [("cell-1", 1)]
 
 
 def test_the_device_reads_the_change_and_is_told_when_there_is_none(stand: Stand) -> None:
     credential = stand.enrol("cell-1")
     digest = stand.push("parts", 1)
+    empty = stand.tag()
     stand.desire("cell-1", {"parts": 1})
-    answer = stand.send("GET", "/devices/cell-1/desired", by=credential, headers={"If-None-Match": '"0"'})
+    answer = stand.send("GET", "/devices/cell-1/desired", by=credential, headers={"If-None-Match": empty})
     assert answer.status_code == 200
     model = answer.json()["models"][0]
     assert (model["model"], model["active"], model["release"], model["shadow"]) == ("parts", digest, 1, None)
-    same = stand.send("GET", "/devices/cell-1/desired", by=credential, headers={"If-None-Match": '"1"'})
-    assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", '"1"')
+    tag = answer.headers["etag"]
+    same = stand.send("GET", "/devices/cell-1/desired", by=credential, headers={"If-None-Match": tag})
+    assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", tag)
+
+
+def test_two_documents_of_one_revision_are_two(stand: Stand) -> None:
+    """An older database was restored, and the person asks again: the device has read another document 1."""
+    credential = stand.enrol("cell-1")
+    for release in (1, 2):
+        stand.push("parts", release, model=f"onnx {release}".encode())
+    backup = sqlite3.connect(":memory:")
+    with closing(sqlite3.connect(stand.settings.database_path)) as database:
+        database.backup(backup)
+    stand.desire("cell-1", {"parts": 1})
+    read = stand.send("GET", "/devices/cell-1/desired", by=credential)
+    with closing(sqlite3.connect(stand.settings.database_path)) as database:
+        backup.backup(database)
+    assert stand.desire("cell-1", {"parts": 2})["revision"] == read.json()["revision"]
+    headers = {"If-None-Match": read.headers["etag"]}
+    answer = stand.send("GET", "/devices/cell-1/desired", by=credential, headers=headers)
+    assert (answer.status_code, answer.json()["models"][0]["release"]) == (200, 2)
+    stale = put(stand, {"models": []}, if_match=read.headers["etag"])
+    assert (stale.status_code, stale.json()["code"]) == (412, "resource.stale")
 
 
 def test_asking_for_the_same_again_changes_nothing(stand: Stand) -> None:
@@ -88,7 +121,7 @@ def test_asking_for_the_same_again_changes_nothing(stand: Stand) -> None:
         ],
     }
     first = put(stand, body).json()
-    again = put(stand, body, if_match='"1"')
+    again = put(stand, body)
     assert (again.status_code, again.json()) == (200, first)
     assert stand.announcer.wakes == [("cell-1", 1)]
     assert states(stand) == [(1, "queued")]
@@ -107,13 +140,13 @@ def test_revisions_and_salts_change_with_what_they_stand_for_only(stand: Stand) 
         return {"models": [{"model": "parts", "release": release}], "stations": [station]}
 
     first = put(stand, body(1, 0.2, 0.5)).json()["stations"][0]
-    second = put(stand, body(2, 0.2, 0.5), if_match='"1"').json()["stations"][0]
+    second = put(stand, body(2, 0.2, 0.5)).json()["stations"][0]
     assert second == first
-    third = put(stand, body(2, 0.5, 0.5), if_match='"2"').json()["stations"][0]
+    third = put(stand, body(2, 0.5, 0.5)).json()["stations"][0]
     assert third["recipes"] == first["recipes"]
     assert (first["sampling"]["revision"], third["sampling"]["revision"]) == (1, 2)
     assert third["sampling"]["salt"] != first["sampling"]["salt"]
-    fourth = put(stand, body(2, 0.5, 0.6), if_match='"3"').json()["stations"][0]
+    fourth = put(stand, body(2, 0.5, 0.6)).json()["stations"][0]
     assert fourth["sampling"] == third["sampling"]
     assert (first["recipes"][0]["revision"], fourth["recipes"][0]["revision"]) == (1, 2)
 
@@ -137,7 +170,7 @@ def test_a_choice_that_cannot_be_is_refused_and_changes_nothing(
     ready(stand, 1)
     answer = put(stand, body)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
-    assert stand.send("GET", "/devices/cell-1/desired").headers["etag"] == '"0"'
+    assert stand.send("GET", "/devices/cell-1/desired").json()["revision"] == 0
     assert stand.announcer.wakes == []
 
 
@@ -357,7 +390,7 @@ def test_revoking_a_device_removes_what_was_on_its_way(stand: Stand) -> None:
     stand.desire("cell-1", {"parts": 1})
     stand.send("POST", "/devices/cell-1/revocation")
     assert states(stand) == [(1, "removed")]
-    answer = put(stand, {"models": []}, if_match='"1"')
+    answer = put(stand, {"models": []})
     assert (answer.status_code, answer.json()["code"]) == (403, "device.revoked")
     with db.read_session(stand.engine) as session:
         assert session.exec(select(Deployment)).one().ended_at == stand.now

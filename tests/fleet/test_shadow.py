@@ -241,7 +241,7 @@ def test_a_shadow_is_asked_for_beside_the_active_version_and_starts_no_deploymen
 def test_a_shadow_that_cannot_be_is_refused(stand: Stand, model: dict[str, Any], status: int, code: str) -> None:
     asked(stand)
     body = {"models": [{"model": "parts", **model}]}
-    answer = stand.send("PUT", "/devices/cell-1/desired", json=body, headers={"If-Match": '"1"'})
+    answer = stand.send("PUT", "/devices/cell-1/desired", json=body, headers={"If-Match": stand.tag()})
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 

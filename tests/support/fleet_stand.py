@@ -129,9 +129,13 @@ class Stand:
         assert answer.status_code in (200, 201), answer.text
         return package.digest_of(index)
 
+    def tag(self, device: str = "cell-1") -> str:
+        """Return the entity tag of a device's desired document."""
+        return str(self.send("GET", f"/devices/{device}/desired").headers["etag"])
+
     def desire(self, device: str, releases: dict[str, int], **options: Any) -> Any:
         """Ask for releases on a device; returns the document."""
-        etag = self.send("GET", f"/devices/{device}/desired").headers["etag"]
+        etag = self.tag(device)
         models = [{"model": model, "release": release, **options} for model, release in releases.items()]
         answer = self.send("PUT", f"/devices/{device}/desired", json={"models": models}, headers={"If-Match": etag})
         assert answer.status_code == 200, answer.text
