@@ -277,7 +277,7 @@ def _place_of(page: PageRequest) -> PageRequest:
     try:
         at, deployment = page.after
         place: Any = (datetime.fromisoformat(str(at)).astimezone(UTC), str(deployment))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise LinesideError(
             "request.invalid", "The cursor is not one of this list.", "Begin again without a cursor."
         ) from error

@@ -377,5 +377,6 @@ def test_the_newest_deployments_stand_first_whatever_clock_made_their_ids(stand:
     assert (found, cursor) == ([behind, asked, ahead], None)
     with db.read_session(stand.engine) as session:
         assert [line["key"] for line in deployment_lines.recent(session)] == found
-    for bad in (["x", "y"], ["2026-03-01T12:00:00Z"], [1, 2]):
+    early = ["0001-01-01T00:00:00+14:00", "x"]  # no time in UTC
+    for bad in (["x", "y"], ["2026-03-01T12:00:00Z"], [1, 2], early):
         assert stand.send("GET", "/deployments", params={"cursor": write_cursor(bad)}).status_code == 422
