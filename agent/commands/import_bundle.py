@@ -70,7 +70,13 @@ def run(args: argparse.Namespace) -> int:
     ordering.ask(args)
     root = data_dir / "models"
     bundle.sweep(root)
-    staged = bundle.stage(chosen, root, keep_free_bytes=_keep_free_bytes(args), progress=_Progress(chosen.bytes))
+    staged = bundle.stage(
+        chosen,
+        root,
+        keep_free_bytes=_keep_free_bytes(args),
+        disk=ordering.disk_of(data_dir),
+        progress=_Progress(chosen.bytes),
+    )
     ordering.hand_over(data_dir, root, root / bundle.FOLDER, *bundle.imports_folder(root, staged.digest).rglob("*"))
     ordering.hand_over(data_dir, bundle.imports_folder(root, staged.digest))
     try:

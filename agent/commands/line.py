@@ -6,7 +6,7 @@ import argparse
 import re
 from typing import Any, Final
 
-from agent.commands import running
+from agent.commands import ordering, running
 from wire import command_line
 from wire.errors import LinesideError
 
@@ -60,7 +60,8 @@ def take(args: argparse.Namespace) -> int:
     if not folder.is_dir():
         raise LinesideError("resource.not_found", f"{folder}: no agent has its files there.", "Name its data folder.")
     until = datetime.now(UTC) + timedelta(seconds=args.for_s)
-    line_busy.take(folder, line_busy.LineBusy(until=until, why=args.why[:200]))
+    lock = line_busy.LineBusy(until=until, why=args.why[:200])
+    line_busy.take(folder, lock, ordering.disk_of(folder))
     print(f"busy until {until.astimezone():%Y-%m-%d %H:%M}")
     return 0
 

@@ -32,8 +32,7 @@ def run_pin(args: argparse.Namespace) -> int:
     if version is None:
         raise _name_one(scene, model)
     ordering.may_write(scene.data_dir)
-    is_new = Pins(scene.data_dir / "models").pin(version.digest)
-    ordering.hand_over_pins(scene.data_dir)
+    is_new = Pins(scene.data_dir / "models", ordering.disk_of(scene.data_dir)).pin(version.digest)
     print(f"{scenes.name_of(version)} is {'pinned' if is_new else 'pinned already'}.")
     return 0
 
@@ -44,7 +43,7 @@ def run_unpin(args: argparse.Namespace) -> int:
     from agent.deploy.pins import Pins
 
     scene = scenes.look(args)
-    pins = Pins(scene.data_dir / "models")
+    pins = Pins(scene.data_dir / "models", ordering.disk_of(scene.data_dir))
     _, _, which = args.version.partition("@")
     gone = [digest for digest in pins.read() if len(which) >= inventory.DIGITS_AT_LEAST and digest.startswith(which)]
     if len(gone) == 1:  # whatever has become of the version
@@ -56,7 +55,6 @@ def run_unpin(args: argparse.Namespace) -> int:
         digest, name = version.digest, scenes.name_of(version)
     ordering.may_write(scene.data_dir)
     was_pinned = pins.unpin(digest)
-    ordering.hand_over_pins(scene.data_dir)
     print(f"{name} is {'no longer pinned' if was_pinned else 'not pinned'}.")
     return 0
 

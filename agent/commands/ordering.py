@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.deploy.attempt import Attempt
+    from agent.deploy.durable import Disk
     from agent.deploy.orders import Answer, Order, Orders
 
 POLL_S: Final = 0.2
@@ -83,10 +84,9 @@ def give(args: argparse.Namespace, data_dir: Path, order: Order) -> Answer | Non
     """
     from agent.deploy.orders import Orders
 
-    orders = Orders(data_dir / "models" / "orders")
+    orders = Orders(data_dir / "models" / "orders", disk_of(data_dir))
     may_write(data_dir)
     orders.give(order)
-    hand_over(data_dir, orders.folder, *orders.folder.iterdir())
     if not scenes.last_word(args)[1]:
         sys.stderr.write("No agent runs on this device now: the order is taken up at its next start.\n")
         return None
@@ -105,6 +105,12 @@ def _answer(args: argparse.Namespace, orders: Orders, order: Order) -> Answer:
     began_s = time.monotonic()
     has_said = False
     while (answer := orders.answer_of(order.id)) is None:
+        if not orders.is_waiting(order.id) and orders.answer_of(order.id) is None:
+            raise LinesideError(
+                "storage.corrupt",
+                "The order has gone without an answer: the agent could not read it, or somebody removed it.",
+                "See the agent's log, then give the order again.",
+            )
         waited_s = time.monotonic() - began_s
         if waited_s > _PATIENCE_S and not has_said:
             has_said = True
@@ -210,18 +216,31 @@ def may_write(data_dir: Path) -> None:
         )
 
 
+def disk_of(data_dir: Path) -> Disk:
+    """Return what writes so that it belongs to the user the agent runs as, from the first moment, also for root.
+
+    An agent that looks in between could not read it, and Ctrl-C in between would leave it like that.
+    """
+    from agent.deploy.durable import Disk
+
+    return Disk(owner=_owner(data_dir))
+
+
+def _owner(data_dir: Path) -> tuple[int, int] | None:
+    """Return whom the agent's files belong to; None where this user is not root, and can give nothing away."""
+    if os.geteuid() != 0:
+        return None
+    found = data_dir.stat()
+    return found.st_uid, found.st_gid
+
+
 def hand_over(data_dir: Path, *paths: Path) -> None:
     """Have what root has written belong to the user that the agent runs as, who must remove it again."""
-    if os.geteuid() != 0:
+    owner = _owner(data_dir)
+    if owner is None:
         return
-    owner = data_dir.stat()
     for path in paths:
         try:
-            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+            os.chown(path, *owner, follow_symlinks=False)
         except FileNotFoundError:
             continue  # taken already
-
-
-def hand_over_pins(data_dir: Path) -> None:
-    """Have the pins belong to the user that the agent runs as."""
-    hand_over(data_dir, *(data_dir / "models").glob("pins.*"))

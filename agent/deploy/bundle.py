@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from agent.deploy.bundle_search import Found, open_plain, plain_files, reading_failed
-from agent.deploy.durable import TEMPORARY, Disk, failure
+from agent.deploy.durable import TEMPORARY, Disk, failure, tidying
 from agent.deploy.part import Part
 from wire import archive, ids, package
 from wire.errors import LinesideError
@@ -120,6 +120,7 @@ def stage(
     disk.make_folder(target_root)
     try:
         draft.mkdir()
+        disk.hand_over(draft)
     except OSError as error:
         raise failure(draft, error) from error
     try:
@@ -143,6 +144,8 @@ def discard(root: Path, digest: str, disk: Disk | None = None) -> None:
 def sweep(root: Path, keep: Iterable[str] | None = None, disk: Disk | None = None) -> None:
     """Remove what interrupted imports left, and staged versions that nobody asks for; what is young is left alone.
 
+    What cannot be removed, because root has left it for instance, is logged and stays.
+
     Args:
         root: the store's folder.
         keep: the versions that a deployment or an order still needs; None keeps them all.
@@ -159,7 +162,8 @@ def sweep(root: Path, keep: Iterable[str] | None = None, disk: Disk | None = Non
         except OSError:
             continue
         if age_s > _LEAVE_ALONE_S:
-            disk.remove(path)
+            with tidying(path):
+                disk.remove(path)
 
 
 def _need_room(root: Path, found: Found, keep_free_bytes: int) -> None:

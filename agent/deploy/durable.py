@@ -6,16 +6,20 @@ that whatever a power cut left behind is known as such and swept at the next sta
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from wire.errors import LinesideError
 
 TEMPORARY: Final = ".tmp-"
+
+log = logging.getLogger(__name__)
 
 
 def _nothing(_boundary: str) -> None:
@@ -27,10 +31,12 @@ class Disk:
 
     Args:
         before: called with the name of each operation just before it is done; tests end the process there.
+        owner: user and group that all it makes belongs to, where root writes for an agent that runs as somebody else.
     """
 
-    def __init__(self, before: Callable[[str], None] = _nothing) -> None:
+    def __init__(self, before: Callable[[str], None] = _nothing, owner: tuple[int, int] | None = None) -> None:
         self.before = before
+        self._owner = owner
 
     def write(self, path: Path, data: bytes) -> None:
         """Replace a file's content: after a power cut it holds all of the old or all of the new bytes.
@@ -43,6 +49,7 @@ class Disk:
             self._made_folder(path.parent)
             self.before(f"write {path.name}")
             with temporary.open("wb") as stream:
+                self.hand_over(stream.fileno())
                 self.before(f"fill {path.name}")
                 stream.write(data)
                 stream.flush()
@@ -119,8 +126,16 @@ class Disk:
         if not folder.is_dir():
             self._made_folder(folder.parent)
             self.before(f"make folder {folder.name}")
-            folder.mkdir(exist_ok=True)
+            try:
+                folder.mkdir(exist_ok=True)
+            finally:  # also where Ctrl-C comes right now
+                self.hand_over(folder)
             self._sync_folder(folder.parent)
+
+    def hand_over(self, made: Path | int) -> None:
+        """Have a folder, or a file that is open, belong to the owner that was named, if one was."""
+        if self._owner is not None and (isinstance(made, int) or made.is_dir()):
+            os.chown(made, *self._owner)
 
     def sync_folder(self, folder: Path) -> None:
         """Make the names in a folder durable."""
@@ -142,6 +157,15 @@ class Disk:
         if folder.is_dir():
             for leftover in sorted(folder.glob(f"{TEMPORARY}*")):
                 self.remove(leftover)
+
+
+@contextlib.contextmanager
+def tidying(path: Path) -> Iterator[None]:
+    """Do work that nobody waits for: where the disk refuses it, that is logged, and it is left for the next start."""
+    try:
+        yield
+    except (OSError, LinesideError) as error:
+        log.warning("%s cannot be tidied: %s", path, error, extra={"event": "store.not_swept"})
 
 
 def failure(path: Path, error: OSError) -> LinesideError:

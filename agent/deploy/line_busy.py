@@ -45,13 +45,13 @@ def read(data_dir: Path, now_utc: datetime) -> LineBusy | None:
     return found if now_utc < found.until else None
 
 
-def take(data_dir: Path, lock: LineBusy) -> None:
+def take(data_dir: Path, lock: LineBusy, disk: Disk | None = None) -> None:
     """Set the lock, in place of another one.
 
     Raises:
         LinesideError: `storage.full` or `storage.corrupt`.
     """
-    Disk().write(data_dir / FILE_NAME, codec.encode(lock))
+    (disk or Disk()).write(data_dir / FILE_NAME, codec.encode(lock))
 
 
 def free(data_dir: Path) -> None:

@@ -7,6 +7,7 @@ not be read. Each file appears whole or not at all, so that any number of proces
 from __future__ import annotations
 
 import enum
+import errno
 import logging
 import os
 import stat
@@ -18,7 +19,7 @@ from typing import Annotated, Final
 import msgspec
 
 from agent.clock import Clock, SystemClock
-from agent.deploy.durable import TEMPORARY, Disk, failure
+from agent.deploy.durable import TEMPORARY, Disk, failure, tidying
 from wire import codec
 from wire.errors import LinesideError
 from wire.ids import Count, Digest, Name, ShortText, Uuid
@@ -33,6 +34,7 @@ _ORDER, _ANSWER, _DAMAGED = ".order.json", ".answer.json", ".damaged"
 # Nobody waits for an answer so long; what a command was killed over is left to it for so long, should it still live.
 _KEEP_ANSWER_S: Final = 86400.0
 _KEEP_TEMPORARY_S: Final = 600.0
+_NO_FILE: Final = (errno.ELOOP, errno.ENXIO)  # a link, a socket
 
 
 class OrderKind(enum.StrEnum):
@@ -91,6 +93,7 @@ class Orders:
         self.folder = folder
         self._disk = disk or Disk()
         self._clock = clock or SystemClock()
+        self._unreadable: set[str] = set()
 
     # What a command calls
 
@@ -152,15 +155,18 @@ class Orders:
     # What the runner calls
 
     def pending(self) -> tuple[Order, ...]:
-        """Return the orders that wait, oldest first; one that cannot be read is set aside and logged once.
+        """Return the orders that wait, oldest first; what is no order is set aside and logged once.
 
-        An order that was answered is not among them, even where a kill has kept its file.
+        An order that was answered is not among them, even where a kill has kept its file. Nor is one that the system
+        does not let be read at this moment: it stays for a later call.
 
         Raises:
             LinesideError: `storage.full` or `storage.corrupt` where the folder cannot be read or put in order.
         """
         found = []
-        for name in self._names(_ORDER)[:MAX_WAITING]:
+        names = self._names(_ORDER)[:MAX_WAITING]
+        self._unreadable.intersection_update(names)
+        for name in names:
             order = self._order(self.folder / name)
             if order is None:
                 continue
@@ -183,7 +189,10 @@ class Orders:
         self._disk.remove(self.folder / f"{order.id}{_ORDER}")
 
     def sweep(self) -> None:
-        """Remove answers that nobody waits for any more, orders set aside, and what interrupted writes left behind."""
+        """Remove answers that nobody waits for any more, orders set aside, and what interrupted writes left behind.
+
+        What cannot be removed stays, and a warning is logged: this is part of the agent's start.
+        """
         now_s = self._clock.now_utc().timestamp()
         for path in sorted(self.folder.glob("*") if self.folder.is_dir() else ()):
             is_temporary = path.name.startswith(TEMPORARY)
@@ -196,7 +205,8 @@ class Orders:
             except OSError:
                 continue
             if age_s > (_KEEP_TEMPORARY_S if is_temporary else _KEEP_ANSWER_S):
-                self._disk.remove(path)
+                with tidying(path):
+                    self._disk.remove(path)
 
     def _names(self, ending: str) -> list[str]:
         try:
@@ -215,10 +225,20 @@ class Orders:
         except FileNotFoundError:
             return None  # taken back at this moment
         except (OSError, LinesideError) as error:
+            if isinstance(error, OSError) and error.errno not in _NO_FILE:
+                self._leave(path, error)
+                return None
             log.warning("%s is no order and is set aside: %s", path, error, extra={"event": "order.damaged"})
             self._disk.rename(path, path.with_name(f"{path.name}{_DAMAGED}"))
             return None
+        self._unreadable.discard(path.name)
         return order
+
+    def _leave(self, path: Path, error: OSError) -> None:
+        """Leave an order for later: no rights yet, no descriptors left or a failure of the disk say nothing of it."""
+        if path.name not in self._unreadable:
+            self._unreadable.add(path.name)
+            log.warning("The order %s cannot be read now: %s", path, error, extra={"event": "order.unreadable"})
 
 
 def _age(order: Order) -> tuple[datetime, str]:
@@ -228,8 +248,11 @@ def _age(order: Order) -> tuple[datetime, str]:
 def _read(path: Path) -> bytes:
     """Read a short plain file; a link, a pipe or a long one is refused without waiting for it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as stream:
+    try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BYTES:
             raise LinesideError("message.too_large", f"It is no plain file of at most {MAX_BYTES} bytes.")
-        return stream.read(MAX_BYTES)
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
+            return stream.read(MAX_BYTES)
+    finally:
+        os.close(descriptor)

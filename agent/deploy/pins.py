@@ -83,6 +83,7 @@ class Pins:
         except OSError as error:
             raise failure(lock, error) from error
         try:
+            self._disk.hand_over(descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             before = self.read()
             after = before | {digest} if wanted else before - {digest}

@@ -401,3 +401,18 @@ def test_a_kill_at_any_moment_leaves_a_whole_version_or_something_that_is_swept(
     assert left_behind(root) == [made.digest]
     bundle.sweep(root, keep=())
     assert left_behind(root) == []
+
+
+def test_an_import_that_cannot_be_removed_keeps_no_other_from_it(tmp_path: Path) -> None:
+    """Root's, say, of an import that was killed: neither the agent's start nor the next import ends at it."""
+
+    def refuse(boundary: str) -> None:
+        if boundary == "remove .tmp-1":
+            raise PermissionError(13, "Permission denied")
+
+    for name in (".tmp-1", ".tmp-2"):
+        folder = tmp_path / "imports" / name
+        folder.mkdir(parents=True)
+        os.utime(folder, (0, 0))
+    bundle.sweep(tmp_path, disk=Disk(refuse))
+    assert left_behind(tmp_path) == [".tmp-1"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 
 from agent import cli
 from agent.deploy import bundle
+from agent.deploy.durable import Disk
 from agent.deploy.outlook import Rules
 from agent.deploy.probation import ProbationLimits
 from agent.deploy.selftest import SelfTestResult
@@ -389,6 +391,49 @@ def test_what_root_brings_and_orders_belongs_to_the_user_the_agent_runs_as(
     owners = {path.relative_to(device.root).as_posix(): path.stat().st_uid for path in device.root.rglob("*")}
     assert set(owners.values()) == {65534}, owners
     assert device.root.stat().st_uid == 65534
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+def test_what_root_writes_never_appears_under_its_name_as_roots(
+    device: DeviceAtHand, versions: list[package.Package], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else an agent that looks at that moment may not read it, and Ctrl-C leaves it like that."""
+    device.install(*versions[:2])
+    for path in (device.data_dir, *device.data_dir.rglob("*")):
+        os.chown(path, 65534, 65534)
+    renamed: list[str] = []
+    rename = Disk.rename
+
+    def looked_at(disk: Disk, source: Path, target: Path) -> None:
+        for path in (source, source.parent):
+            assert path.stat().st_uid == 65534, path
+        renamed.append(target.name.partition(".")[2] or target.name)
+        rename(disk, source, target)
+
+    monkeypatch.setattr(Disk, "rename", looked_at)
+    for command in (["rollback", "parts", "--yes"], ["pin", "parts@1"]):
+        assert cli.main(["models", *command]) == 0
+    assert cli.main(["line", "busy", "--for", "8h"]) == 0
+    assert renamed == ["order.json", "json", "json"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+def test_ctrl_c_as_the_first_orders_folder_is_made_leaves_it_to_the_agents_user(
+    device: DeviceAtHand, versions: list[package.Package], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.install(*versions[:2])
+    os.chown(device.data_dir, 65534, 65534)
+    shutil.rmtree(device.root / "orders", ignore_errors=True)
+    mkdir = Path.mkdir
+
+    def interrupted(path: Path, *arguments: int, **named: bool) -> None:
+        mkdir(path, *arguments, **named)
+        if path.name == "orders":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "mkdir", interrupted)
+    assert cli.main(["models", "rollback", "parts", "--yes"]) == 130
+    assert (device.root / "orders").stat().st_uid == 65534
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")

@@ -23,6 +23,7 @@ from agent.clock import SystemClock
 from agent.commands import models_verify
 from agent.deploy import inventory
 from agent.deploy.journal import Journal
+from agent.deploy.orders import Order, Orders
 from agent.deploy.outlook import Rules
 from agent.deploy.pins import Pins
 from agent.deploy.plan_swapped import REVERT_TRIES
@@ -608,6 +609,25 @@ def test_an_agent_that_never_answers_is_given_up_and_the_order_stays(
     assert "The agent has not come to the order for " in err
     assert "The order stays" in err
     assert len(device.orders.waiting()) == 1
+
+
+def test_an_order_that_the_agent_has_set_aside_is_not_waited_for(
+    device: DeviceAtHand, versions: list[package.Package], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.install(*versions[:2])
+    device.begin()
+    device._stop.set()
+    given = Orders.give
+
+    def damaged(orders: Orders, order: Order) -> None:
+        given(orders, order)
+        path = orders.folder / f"{order.id}.order.json"
+        path.rename(f"{path}.damaged")
+
+    monkeypatch.setattr(Orders, "give", damaged)
+    status, _, err = run("models", "rollback", "parts", "--yes")
+    assert status == 9
+    assert "The order has gone without an answer" in err
 
 
 # confirm

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import socket
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -148,6 +151,65 @@ def test_a_hostile_order_is_set_aside_and_said_once(
     assert "is no order and is set aside" in caplog.text
     aside = "00000000-0000-7000-8000-000000000001.order.json.damaged"
     assert [path.name for path in tmp_path.glob("*.damaged")] == [aside]
+
+
+def _socket(path: Path, content: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+def _folder(path: Path, content: bytes) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize("make", [_socket, _folder])
+def test_what_can_never_be_read_as_a_file_is_set_aside_without_holding_anything_open(
+    tmp_path: Path, make: Callable[[Path, bytes], None]
+) -> None:
+    orders = Orders(tmp_path)
+    make(tmp_path / "1.order.json", b"")
+    open_before = len(list(Path("/dev/fd").iterdir()))
+    assert orders.pending() == ()
+    assert [path.name for path in tmp_path.iterdir()] == ["1.order.json.damaged"]
+    assert len(list(Path("/dev/fd").iterdir())) == open_before
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.EIO])
+def test_an_order_that_cannot_be_read_at_this_moment_is_taken_later(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    orders = Orders(tmp_path)
+    given = order()
+    orders.give(given)
+    opened = os.open
+
+    def refuse(path: str, flags: int, *rest: int, **named: int) -> int:
+        if str(path).endswith(".order.json"):
+            raise OSError(number, os.strerror(number), str(path))
+        return opened(path, flags, *rest, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        assert orders.pending() == ()
+        assert orders.pending() == ()
+    assert orders.is_waiting(given.id)
+    assert [record.levelname for record in caplog.records] == ["WARNING"], "said once, and not at every look"
+    assert orders.pending() == (given,)
+
+
+def test_what_cannot_be_removed_stays_and_the_rest_is_swept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The sweep is part of the agent's start: somebody else's file must not keep it from loading its models."""
+
+    def refuse(boundary: str) -> None:
+        if boundary == "remove 1.order.json.damaged":
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+    orders = Orders(tmp_path, Disk(refuse), FakeClock(datetime.now(UTC) + timedelta(days=3)))
+    for name in ("1.order.json.damaged", "2.order.json.damaged"):
+        (tmp_path / name).write_bytes(b"{")
+    orders.sweep()
+    assert [path.name for path in tmp_path.iterdir()] == ["1.order.json.damaged"]
+    assert "1.order.json.damaged cannot be tidied" in caplog.text
 
 
 def test_answers_are_kept_for_a_day_and_what_a_command_writes_now_is_left_to_it(tmp_path: Path) -> None:
