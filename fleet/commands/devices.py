@@ -101,10 +101,10 @@ def run_absorb(args: argparse.Namespace) -> int:
     else:
         print(f"{found['device']}, exported {found['written_at']}: {found['batches']} of {found['expected']} batches")
         rows = [
-            [lane, str(one["records"]), str(one["new"]), str(one["known"]), str(one["refused"])]
+            [lane, *(str(one[count]) for count in ("records", "new", "known", "refused", "failed"))]
             for lane, one in found["lanes"].items()
         ]
-        table.print_table(("LANE", "RECORDS", "NEW", "KNOWN", "REFUSED"), rows)
+        table.print_table(("LANE", "RECORDS", "NEW", "KNOWN", "REFUSED", "FAILED"), rows)
     if found["trouble"]:
         sys.stderr.write(f"warning: {found['trouble']}\n")
     return 0 if not found["trouble"] else REGISTER["source.unreadable"].exit_status

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 MAX_EXPORT_BYTES: Final = 1024 * 1024 * 1024
 MAX_UNREADABLE: Final = 1000  # lines of one file; each costs a transaction that others wait for
+MAX_TROUBLE: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +60,8 @@ class Summary:
         expected: batches, by the file's head.
         batches: that were there.
         unreadable: lines that are no batch; the start of each is in quarantine.
-        trouble: what is wrong with the file, empty where nothing is. What stands in `lanes` was taken all the same.
+        trouble: what is wrong with the file, and how many records the fleet failed to store; empty where nothing is.
+            What stands in `lanes` was taken all the same.
     """
 
     device: str
@@ -85,7 +87,7 @@ def require(device: Device) -> None:
 
 
 def absorb(engine: Engine, device: str, chunks: Iterable[bytes], *, seams: Seams, by: Actor, now: clock.Now) -> Summary:
-    """Take a file, each batch in a transaction of its own, and write into the audit what it came to.
+    """Take a file, each batch in a transaction of its own, and write into the audit what it came to, however it ends.
 
     Args:
         chunks: the file, in pieces of any length.
@@ -98,6 +100,29 @@ def absorb(engine: Engine, device: str, chunks: Iterable[bytes], *, seams: Seams
     head = _head(lines, device)
     tally = _Tally()
     try:
+        _take_all(engine, device, lines, tally, seams, now)
+        tally.trouble = _trouble(tally, head)
+    except Exception as error:
+        tally.trouble = f"After {tally.batches} batches the fleet failed: {error!r}"[:MAX_TROUBLE]
+        raise
+    finally:
+        summary = Summary(
+            device=device,
+            written_at=head.at,
+            agent_version=head.agent_version,
+            expected=head.batches,
+            batches=tally.batches,
+            unreadable=tally.unreadable,
+            lanes=dict(sorted(tally.lanes.items())),
+            trouble=tally.trouble,
+        )
+        _audit(engine, summary, by, now())  # also what was taken before a failure
+    return summary
+
+
+def _take_all(engine: Engine, device: str, lines: Iterator[bytes], tally: _Tally, seams: Seams, now: clock.Now) -> None:
+    """Take line by line; what is wrong with a line ends it, and is told in the tally."""
+    try:
         for line in lines:
             tally.add(_take(engine, device, line, seams, now()))
             if tally.unreadable >= MAX_UNREADABLE:
@@ -105,28 +130,28 @@ def absorb(engine: Engine, device: str, chunks: Iterable[bytes], *, seams: Seams
                     f"{tally.unreadable} lines cannot be read, and the rest was left: it is no export, or damaged. "
                     "What could be read before that was taken."
                 )
-                break
+                return
     except LinesideError as error:
         tally.trouble = f"After {tally.batches} batches: {error.message}"
-    if not tally.trouble and tally.batches + tally.unreadable != head.batches:
-        tally.trouble = (
+
+
+def _trouble(tally: _Tally, head: ExportHead) -> str:
+    """Return what is wrong with a file that was taken, or with how it was; both where both are."""
+    of_file = tally.trouble
+    if not of_file and tally.batches + tally.unreadable != head.batches:
+        of_file = (
             f"The file names {head.batches} batches and holds {tally.batches + tally.unreadable}: it was cut short or "
             "changed. What it holds was taken."
         )
-    if tally.unreadable and not tally.trouble:
-        tally.trouble = f"{tally.unreadable} lines cannot be read; the quarantine has how they begin."
-    summary = Summary(
-        device=device,
-        written_at=head.at,
-        agent_version=head.agent_version,
-        expected=head.batches,
-        batches=tally.batches,
-        unreadable=tally.unreadable,
-        lanes=dict(sorted(tally.lanes.items())),
-        trouble=tally.trouble,
+    if not of_file and tally.unreadable:
+        of_file = f"{tally.unreadable} lines cannot be read; the quarantine has how they begin."
+    failed = sum(lane.failed for lane in tally.lanes.values())
+    records = "1 record" if failed == 1 else f"{failed} records"
+    of_fleet = (
+        f"{records} could not be stored for a fault of the fleet; its log and the quarantine say why. Keep the file, "
+        "and bring it again when that is mended."
     )
-    _audit(engine, summary, by, now())
-    return summary
+    return " ".join(part for part in (of_file, of_fleet if failed else "") if part)
 
 
 def lines_of(chunks: Iterable[bytes], most: int) -> Iterator[bytes]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import exc
 from sqlmodel import func, select
 
 from fleet import db
@@ -18,6 +19,7 @@ from fleet.deployments.tables import Deployment, ReportEntry
 from fleet.devices.tables import DeviceEvent, DeviceHealth
 from fleet.ingest import commit, exports, seams
 from fleet.ingest.route import Standing, route
+from fleet.inspections import service
 from fleet.inspections.tables import CounterCell, InspectionRow
 from fleet.pages import board
 from fleet.shadow.tables import ShadowPairRow
@@ -198,20 +200,47 @@ def test_only_operators_bring_files_and_only_of_devices_that_are_known(
     assert send(stand, lines).json()["code"] == "device.revoked"
 
 
-def test_a_record_that_a_slice_cannot_digest_keeps_no_other_out(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fleet.inspections import service
-
+def cannot_digest(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Let the fleet meet an error at the third inspection."""
     real = service.InspectionSlice.absorb
 
     def picky(self: Any, session: Any, messages: Any) -> Any:
         if any(message.seq == 3 for message in messages):
-            raise ValueError("cannot digest 3")
+            raise error
         return real(self, session, messages)
 
     monkeypatch.setattr(service.InspectionSlice, "absorb", picky)
+
+
+def audited(stand: Stand) -> list[dict[str, Any]]:
+    items = stand.send("GET", "/audit").json()["items"]
+    return [one["detail"] for one in items if one["action"] == "export.absorbed"]
+
+
+def test_a_record_that_a_slice_cannot_digest_keeps_no_other_out(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    cannot_digest(monkeypatch, ValueError("cannot digest 3"))
     stand.enrol("cell-1")
-    summary = send(stand, [head(1), batches()[0]]).json()
+    inspections = batches()[0]
+    summary = send(stand, [head(1), inspections]).json()
     assert summary["lanes"]["inspections"] == {"records": 5, "new": 4, "known": 0, "refused": 0, "failed": 1}
+    assert "1 record could not be stored" in summary["trouble"]
+    assert audited(stand)[0]["trouble"] == summary["trouble"]
+    cut = send(stand, [head(2), inspections]).json()
+    assert "it was cut short" in cut["trouble"]
+    assert "1 record could not be stored" in cut["trouble"], "neither trouble hides the other"
+    monkeypatch.undo()
+    again = send(stand, [head(1), inspections]).json()
+    assert (again["lanes"]["inspections"]["new"], again["trouble"]) == (1, ""), "bringing the file again mends it"
+
+
+def test_what_was_taken_before_the_database_failed_is_audited(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    cannot_digest(monkeypatch, exc.OperationalError("INSERT", {}, OSError("disk full")))
+    stand.enrol("cell-1")
+    counted = batches()[1]
+    assert send(stand, [head(2), counted, batches()[0]]).status_code == 503
+    (entry,) = audited(stand)
+    assert (entry["batches"], entry["lanes"]["counters"]["new"]) == (1, 1)
+    assert entry["trouble"].startswith("After 1 batches the fleet failed")
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 10_000])
@@ -245,10 +274,12 @@ def test_a_file_is_absorbed_from_the_command_line(
     served: str,  # noqa: F811 - the fixture
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stand.enrol("cell-1")
     file = tmp_path / "cell-1.export"
-    file.write_bytes(b"\n".join([head(5), *batches()]) + b"\n")
+    told = batches()
+    file.write_bytes(b"\n".join([head(5), *told]) + b"\n")
     status, out, _ = run(capsys, "devices", "absorb", str(file), "--url", served)
     assert status == 0
     assert "5 of 5 batches" in out
@@ -258,6 +289,12 @@ def test_a_file_is_absorbed_from_the_command_line(
     file.write_bytes(b"\n".join([head(9), *batches()]) + b"\n")
     status, out, err = run(capsys, "devices", "absorb", str(file), "--url", served)
     assert (status, "names 9 batches and holds 5" in err) == (4, True)
+    cannot_digest(monkeypatch, ValueError("cannot digest 3"))
+    file.write_bytes(b"\n".join([head(5), *told]) + b"\n")
+    status, out, err = run(capsys, "devices", "absorb", str(file), "--url", served)
+    assert (status, "1 record could not be stored" in err) == (4, True)
+    assert out.splitlines()[1].split() == ["LANE", "RECORDS", "NEW", "KNOWN", "REFUSED", "FAILED"]
+    assert ["inspections", "5", "0", "4", "0", "1"] in [line.split() for line in out.splitlines()]
     file.write_bytes(b"no export")
     assert run(capsys, "devices", "absorb", str(file), "--url", served)[0] == 4
     assert run(capsys, "devices", "absorb", str(tmp_path / "none"), "--url", served)[0] == 4
