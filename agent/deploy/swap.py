@@ -23,12 +23,13 @@ log = logging.getLogger(__name__)
 class Activator(Protocol):
     """What swaps models on this device's stations."""
 
-    def activate(self, package: package.Package, *, exclusive: bool = False) -> str:
+    def activate(self, package: package.Package, *, exclusive: bool = False, going_back: bool = False) -> str:
         """Build the session beside the old one, swap between two parts, and return the digest the session now in use
         holds. Raises LinesideError where it could not; the old session then goes on wherever possible.
 
         Args:
             exclusive: close the old session first, for the two do not fit in memory.
+            going_back: to a version that was in use before; a recipe that does not fit it is refused and stops nothing.
         """
 
     def inferring(self, model: str) -> str | None:
@@ -65,7 +66,9 @@ class Swap:
         else:
             attempt = self._logbook.begin(replace(attempt, exclusive=step.exclusive))
         try:
-            active = self._activator.activate(self._store.package(attempt.digest), exclusive=step.exclusive)
+            active = self._activator.activate(
+                self._store.package(attempt.digest), exclusive=step.exclusive, going_back=attempt.urgent
+            )
             if active != attempt.digest:
                 raise LinesideError("deployment.activation_failed", f"The session holds {active[:12]} instead.")  # noqa: TRY301
             if self._activator.inferring(attempt.model) is None:
@@ -100,7 +103,9 @@ class Swap:
         try:
             active = self._activator.inferring(attempt.model)
             if active != step.former:
-                active = self._activator.activate(self._store.package(step.former), exclusive=attempt.exclusive)
+                active = self._activator.activate(
+                    self._store.package(step.former), exclusive=attempt.exclusive, going_back=True
+                )
         except LinesideError as error:
             log.exception("%s: going back failed.", attempt.model, extra={"event": "revert.failed"})
             if plan_swapped.reverts_used_up(attempt):

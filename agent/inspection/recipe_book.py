@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from agent.capture.calibration import Calibration
 from agent.inspection import judge
 from agent.inspection.catalogue import Catalogue, Refused
+from agent.inspection.judged import Judged
 from agent.inspection.setup import StationSetup, ViewSetup
 from agent.vision import runtime
 from agent.vision.pipeline import Pipeline
@@ -69,6 +70,7 @@ class RecipeBook:
         self._deployment_of = deployment_of
         self._calibration_of = calibration_of
         self._first: dict[tuple[str, int, int], tuple[runtime.Session, Pipeline]] = {}
+        self._judged = Judged()
 
     def catalogue_of(
         self,
@@ -108,14 +110,22 @@ class RecipeBook:
         setups.setdefault(self.own.recipe.id, dataclasses.replace(self.own, sampling=plan))
         return Catalogue(setups=setups, active=former.active, refused=turned_down)
 
-    def with_model(self, catalogue: Catalogue, model: str, loaded: Mapping[str, Loaded]) -> Catalogue:
+    def with_model(
+        self, catalogue: Catalogue, model: str, loaded: Mapping[str, Loaded], *, going_back: bool = False
+    ) -> Catalogue:
         """Return the catalogue with a model's new version in every view that names it.
+
+        Args:
+            going_back: to a former version, which no recipe may keep out: one that does not fit is refused, and its
+                revision that judged with the version before stays in its place, as if the recipe had come while that
+                version was in use.
 
         Raises:
             LinesideError: `deployment.out_of_bounds` where a recipe that judges with the model does not fit.
         """
         setups = dict(catalogue.setups)
         refused = dict(catalogue.refused)
+        misfits: list[str] = []
         for name, setup in catalogue.setups.items():
             mine = [view for view in setup.views if view.model == model]
             if not mine:
@@ -126,12 +136,20 @@ class RecipeBook:
                     for view in setup.views
                 )
             except LinesideError as error:
-                if any(view.pipelines for view in mine):
+                if any(view.pipelines for view in mine) and not going_back:
                     raise
                 refused[name] = Refused(recipe=setup.recipe, why=error.message)
+                misfits.append(name)
                 continue
             setups[name] = dataclasses.replace(setup, views=views)
+        if going_back:
+            setups |= {name: _emptied(setups[name], model) for name in misfits}
+            setups |= self._revisions_of_before(misfits, setups, model, loaded)
         return dataclasses.replace(catalogue, setups=setups, refused=refused)
+
+    def note_judged(self, catalogue: Catalogue, model: str, digest: str) -> None:
+        """Remember the recipes that judge with a version that is about to be taken out, for going back to it."""
+        self._judged.note(catalogue, model, digest)
 
     def refuse_misfits(self, catalogue: Catalogue, package: Package) -> None:
         """Compare the recipes that judge with a model now with another version of it, before anything is built.
@@ -151,21 +169,37 @@ class RecipeBook:
 
     def without_model(self, catalogue: Catalogue, model: str) -> Catalogue:
         """Return the catalogue with no version of a model: its views judge nothing."""
-        setups = {
-            name: dataclasses.replace(
-                setup,
-                views=tuple(
-                    ViewSetup(view=view.view, model=model) if view.model == model else view for view in setup.views
-                ),
-            )
-            for name, setup in catalogue.setups.items()
-        }
+        setups = {name: _emptied(setup, model) for name, setup in catalogue.setups.items()}
         return dataclasses.replace(catalogue, setups=setups)
 
     def keep_memory_of(self, loaded: Mapping[str, Loaded]) -> None:
         """Forget the memory of all sessions but these."""
         sessions = {id(version.session) for version in loaded.values()}
         self._first = {key: first for key, first in self._first.items() if key[2] in sessions}
+
+    def _revisions_of_before(
+        self, misfits: Iterable[str], setups: Mapping[str, StationSetup], model: str, loaded: Mapping[str, Loaded]
+    ) -> dict[str, StationSetup]:
+        """Return the revisions that judge in place of recipes that a former version does not allow, by id.
+
+        Each is one that somebody gave the station: the newest that judged with that version or, as after a start, the
+        device's own. One that could be mistaken for another recipe by its number or code is left out.
+        """
+        found: dict[str, StationSetup] = {}
+        for name in misfits:
+            others = [setup.recipe for other, setup in {**setups, **found}.items() if other != name]
+            before = self._judged.revision(name, model, loaded[model].session.digest)
+            for recipe in (before, self.own.recipe):
+                if recipe is None or recipe.id != name or any(clashing.clashes((recipe, other)) for other in others):
+                    continue
+                try:
+                    setup = self._setup(recipe, setups[name].sampling, loaded)
+                except LinesideError:
+                    continue
+                if setup.ready:
+                    found[name] = setup
+                    break
+        return found
 
     def _setup(self, recipe: Recipe, plan: SamplingPlan, loaded: Mapping[str, Loaded]) -> StationSetup:
         known = {view.view for view in self.own.views}
@@ -215,6 +249,12 @@ class RecipeBook:
                 why = " ".join(clashing.clashes((setups[kept].recipe, setups[name].recipe)))
                 if why:
                     turned_down[name] = Refused(recipe=setups.pop(name).recipe, why=why)
+
+
+def _emptied(setup: StationSetup, model: str) -> StationSetup:
+    """Return a setup whose views of a model judge nothing."""
+    views = tuple(ViewSetup(view=view.view, model=model) if view.model == model else view for view in setup.views)
+    return dataclasses.replace(setup, views=views)
 
 
 def _is_up_to_date(setup: StationSetup, loaded: Mapping[str, Loaded]) -> bool:

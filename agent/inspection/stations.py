@@ -72,7 +72,7 @@ class Stations:
         self._freed_ns: int | None = None
         self.last_swap = SwapTimes()
 
-    def activate(self, package: Package, *, exclusive: bool = False) -> str:
+    def activate(self, package: Package, *, exclusive: bool = False, going_back: bool = False) -> str:
         """Build the session of a version beside the one in use, warm it, swap it into every view, close the old one.
 
         Recipes that nothing was ever judged with, and that do not fit the manifest, are refused and stop nothing.
@@ -81,22 +81,28 @@ class Stations:
             package: verified and self-tested on this device.
             exclusive: the two sessions do not fit in memory together: the old one is closed first, and the stations
                 that need it say that they are not ready, until the new one or, if that fails, the old one is in.
+            going_back: to a former version. No recipe stops that: one that does not fit is refused, and its revision
+                that judged with that version before is used again.
 
         Returns:
             The digest read from the session that now infers.
 
         Raises:
-            LinesideError: `deployment.out_of_bounds` where a recipe that is loaded does not fit the new manifest,
-                `deployment.activation_failed`, `model.unusable_output`, or what loading or a look raises. The old
-                version goes on in each case, unless the message says that it could not be loaded again.
+            LinesideError: `deployment.out_of_bounds` where a recipe that is loaded does not fit the new manifest and
+                nobody goes back, `deployment.activation_failed`, `model.unusable_output`, or what loading or a look
+                raises. The old version goes on in each case, unless the message says that it could not be loaded again.
         """
         name = package.manifest.name
+        former = self._loaded.get(name)
         for station, worker in self._workers.items():
-            self._books[station].refuse_misfits(worker.catalogue, package)
-        if exclusive and name in self._loaded:
-            session = self._activate_alone(package)
+            if not going_back:
+                self._books[station].refuse_misfits(worker.catalogue, package)
+            if former is not None:
+                self._books[station].note_judged(worker.catalogue, name, former.session.digest)
+        if exclusive and former is not None:
+            session = self._activate_alone(package, former, going_back=going_back)
         else:
-            session = self._swap_in(package, self._catalogues_with(name))
+            session = self._swap_in(package, self._catalogues_with(name), going_back=going_back)
         log.info(
             "Model %s runs version %s: built in %.0f ms, warmed in %.0f ms, swapped in %.0f ms.",
             name,
@@ -147,10 +153,10 @@ class Stations:
             self._spent.pop().close()
         self._freed_ns = None
 
-    def _activate_alone(self, package: Package) -> runtime.Session:
+    def _activate_alone(self, package: Package, former: Loaded, *, going_back: bool) -> runtime.Session:
         """Close the old session, then build the new one; load the old one again where that fails."""
         name = package.manifest.name
-        former, bases = self._loaded[name], self._catalogues_with(name)
+        bases = self._catalogues_with(name)
         swap.swap(
             self._workers,
             {station: self._books[station].without_model(base, name) for station, base in bases.items()},
@@ -162,7 +168,7 @@ class Stations:
         runtime.trim()
         log.warning("Model %s is taken out until its next version is in.", name, extra={"event": "model.taken_out"})
         try:
-            session = self._swap_in(package, bases)
+            session = self._swap_in(package, bases, going_back=going_back)
         except LinesideError as error:
             try:
                 self._swap_in(former.package, bases)
@@ -177,7 +183,9 @@ class Stations:
             self.last_swap = dataclasses.replace(self.last_swap, gap_ms=(time.monotonic_ns() - began_ns) / 1e6)
         return session
 
-    def _swap_in(self, package: Package, bases: Mapping[str, Catalogue]) -> runtime.Session:
+    def _swap_in(
+        self, package: Package, bases: Mapping[str, Catalogue], *, going_back: bool = False
+    ) -> runtime.Session:
         """Build and warm a session, and swap it into all views at once.
 
         Args:
@@ -194,7 +202,8 @@ class Stations:
             worker.watch.begin(name, session.digest)
         try:
             catalogues = {
-                station: self._books[station].with_model(base, name, loaded) for station, base in bases.items()
+                station: self._books[station].with_model(base, name, loaded, going_back=going_back)
+                for station, base in bases.items()
             }
             warm_ups = self._warm_ups(package, catalogues)
             warm(warm_ups, rounds=ROUNDS if former is not None else 1)

@@ -119,6 +119,27 @@ def test_a_rollback_brings_the_version_before_back_with_no_network_window_or_idl
     check_reports(device.earlier + device.reports)
 
 
+def test_a_rollback_is_not_kept_out_by_a_recipe_that_the_version_before_does_not_allow(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    device.activator.narrow = {releases[0].digest}
+    order = give(device, OrderKind.ROLLBACK)
+    device.run(wanted(releases[1]))
+    assert states_of(device, order) == [*WAY, S.SUCCEEDED]
+    assert device.activator.in_use == releases[0].digest
+
+
+def test_a_version_from_a_stick_is_kept_out_by_a_recipe_that_it_does_not_allow(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    device.activator.narrow = {releases[2].digest}
+    bring(device, releases[2])
+    order = give(device, OrderKind.IMPORT, releases[2])
+    device.run(wanted(releases[1]))
+    assert states_of(device, order)[-1] is S.FAILED_NO_CHANGE
+    assert device.activator.in_use == releases[1].digest
+
+
 def test_a_rollback_of_a_rollback_comes_forward_again(device: TestDevice, releases: list[package.Package]) -> None:
     give(device, OrderKind.ROLLBACK, number=1)
     device.run(wanted(releases[1]))

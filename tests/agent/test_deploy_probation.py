@@ -166,6 +166,19 @@ def test_an_operational_fault_takes_a_version_back_with_no_network(
     check_reports(device.earlier + device.reports)
 
 
+def test_a_recipe_that_the_former_version_does_not_allow_is_not_in_the_way_back(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    to_probation(device, wanted(releases[1]))
+    device.activator.narrow = {releases[0].digest}
+    no_verdicts(device)
+    device.run(wanted(releases[1]))
+    assert device.states() == [*WAY, S.FAILED_REVERTED]
+    assert device.reports[-1].code == "deployment.no_verdicts"
+    assert device.activator.in_use == releases[0].digest
+    check_reports(device.earlier + device.reports)
+
+
 @pytest.mark.parametrize("outcome", ["untouched", "broken", "idle"])
 def test_going_back_is_tried_again_after_a_pause_for_what_was_in_its_way_may_pass(
     device: TestDevice, releases: list[package.Package], outcome: str

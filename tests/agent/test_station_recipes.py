@@ -154,6 +154,119 @@ def test_a_version_that_an_idle_recipe_does_not_fit_is_refused(worker: StationWo
     assert {row.loaded for row in worker.recipes()} == {True}
 
 
+def narrow(package: Package) -> Package:
+    """The same version, whose manifest allows a scratch threshold of 0.5 at the most."""
+    thresholds = dict(package.manifest.thresholds)
+    thresholds["scratch-ng"] = dataclasses.replace(thresholds["scratch-ng"], default=0.45, max=0.5)
+    return dataclasses.replace(package, manifest=dataclasses.replace(package.manifest, thresholds=thresholds))
+
+
+def limit_of(worker: StationWorker, name: str) -> float | None:
+    """Return the score from which a recipe calls a scratch NG."""
+    rules = worker.catalogue.setups[name].views[0].rules
+    return {rule.name: rule.ng_at for rule in rules.rules}["scratch"] if rules is not None else None
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_going_back_takes_the_revision_that_judged_with_the_former_version(
+    worker: StationWorker, stations: Stations, exclusive: bool
+) -> None:
+    former = narrow(release(1))
+    stations.activate(former)
+    stations.apply(document(recipe("nut", 2, **{"scratch-ng": 0.42})))
+    stations.activate(release(2))
+    wanted = document(recipe("nut", 2, revision=2, **{"scratch-ng": 0.85}))
+    assert stations.apply(wanted) == []
+    assert worker.request_recipe(RecipeRequest(number=2, source="person")) == ""
+
+    assert stations.activate(former, exclusive=exclusive, going_back=True) == former.digest
+    assert stations.inferring("demo-parts") == former.digest
+    assert (worker.setup.recipe.id, worker.setup.recipe.revision, limit_of(worker, "nut")) == ("nut", 1, 0.42)
+    assert worker.state().ready
+    assert ids(worker)["nut"][:2] == (1, True)
+    assert "Revision 2: View top: scratch-ng = 0.85 is outside 0.4 to 0.5" in ids(worker)["nut"][2]
+    back = worker.catalogue
+    (sentence,) = stations.apply(wanted)
+    assert sentence.startswith("Recipe nut, revision 2; revision 1 stays: View top: scratch-ng = 0.85")
+    assert worker.catalogue is back, "the document changes nothing that going back did"
+
+    stations.activate(release(2))
+    assert stations.apply(wanted) == []
+    assert (worker.setup.recipe.revision, limit_of(worker, "nut")) == (2, 0.85)
+
+
+def test_going_back_refuses_a_recipe_that_never_judged_with_the_former_version(
+    worker: StationWorker, stations: Stations
+) -> None:
+    former = narrow(release(1))
+    stations.activate(former)
+    stations.activate(release(2))
+    wanted = document(recipe("nut", 2, **{"scratch-ng": 0.85}), recipe("bolt", 3))
+    assert stations.apply(wanted) == []
+    assert worker.request_recipe(RecipeRequest(number=2, source="person")) == ""
+
+    assert stations.activate(former, going_back=True) == former.digest
+    assert stations.inferring("demo-parts") == former.digest
+    state = worker.state()
+    assert not state.ready
+    assert "Recipe nut is in force, and it was refused: View top: scratch-ng = 0.85 is outside 0.4 to 0.5" in (
+        state.not_ready
+    )
+    assert "0.85" in worker.request_recipe(RecipeRequest(number=2, source="person"))
+    assert {name for name, (_, loaded, _) in ids(worker).items() if loaded} == {"default", "bolt"}
+    (sentence,) = stations.apply(wanted)
+    assert sentence.startswith("Recipe nut, revision 1: View top: scratch-ng = 0.85 is outside")
+    assert worker.request_recipe(RecipeRequest(number=3, source="person")) == ""
+    assert worker.state().ready
+
+    stations.activate(release(2))
+    assert stations.apply(wanted) == []
+    assert ids(worker)["nut"] == (1, True, ""), "it fits, so it judges again"
+
+
+def test_going_back_gives_a_number_to_no_two_recipes(worker: StationWorker, stations: Stations) -> None:
+    former = narrow(release(1))
+    stations.activate(former)
+    stations.apply(document(recipe("nut", 2)))
+    stations.activate(release(2))
+    wanted = document(recipe("nut", 3, revision=2, **{"scratch-ng": 0.85}), recipe("bolt", 2))
+    assert stations.apply(wanted) == []
+    stations.activate(former, going_back=True)
+    assert {name for name, (_, loaded, _) in ids(worker).items() if loaded} == {"default", "bolt"}
+    assert worker.request_recipe(RecipeRequest(number=2, source="person")) == ""
+    assert worker.setup.recipe.id == "bolt"
+    assert len(stations.apply(wanted)) == 1
+
+
+def test_going_back_takes_the_devices_own_recipe_where_it_knows_no_revision_of_the_fleets(
+    worker: StationWorker, stations: Stations
+) -> None:
+    wanted = document(recipe("default", revision=4, **{"scratch-ng": 0.85}))
+    stations.activate(release(2))
+    assert stations.apply(wanted) == []
+    former = narrow(release(1))
+    stations.activate(former, going_back=True)
+    assert ids(worker)["default"][:2] == (0, True), "as a start with this version does"
+    (sentence,) = stations.apply(wanted)
+    assert sentence.startswith("Recipe default, revision 4; revision 0 stays: ")
+
+
+def test_a_failed_way_back_leaves_the_recipes_as_they_are(
+    worker: StationWorker, stations: Stations, tmp_path: Path
+) -> None:
+    former = narrow(release(1))
+    stations.activate(former)
+    newer = release(2)
+    stations.activate(newer)
+    stations.apply(document(recipe("nut", 2, **{"scratch-ng": 0.85})))
+    before = worker.catalogue
+    with pytest.raises(LinesideError):
+        stations.activate(dataclasses.replace(former, folder=tmp_path), exclusive=True, going_back=True)
+    assert stations.inferring("demo-parts") == newer.digest
+    assert {name: limit_of(worker, name) for name in before.setups} == {"default": 0.72, "nut": 0.85}
+    assert {row.loaded for row in worker.recipes()} == {True}
+
+
 def test_applying_the_same_document_again_disturbs_nothing(worker: StationWorker, stations: Stations) -> None:
     stations.activate(release(1))
     same = document(recipe("nut", 2), recipe("bold", 5, **{"scratch-ng": 0.99}))

@@ -130,6 +130,8 @@ class FakeActivator:
     Args:
         outcomes: of the next activations, oldest first: "" works; "untouched" raises and the old goes on; "broken"
             raises and nothing is left; "other" says that another version is in use; "idle" changes nothing silently.
+
+    No recipe fits the versions in `narrow`: they come into use only for whoever goes back.
     """
 
     def __init__(self, outcomes: list[str] | None = None, before: Callable[[str], None] | None = None) -> None:
@@ -139,14 +141,17 @@ class FakeActivator:
         self.since_boot: dict[str, Figures] = {}
         self.lately: Figures | None = None
         self.outcomes = outcomes or []
+        self.narrow: set[str] = set()
         self.activated: list[str] = []
         self._before = before or (lambda _: None)
 
-    def activate(self, package: package.Package, *, exclusive: bool = False) -> str:
+    def activate(self, package: package.Package, *, exclusive: bool = False, going_back: bool = False) -> str:
         self.exclusively.append(exclusive)
         self._before("activate")
         outcome = self.outcomes.pop(0) if self.outcomes else ""
         self.activated.append(package.digest)
+        if package.digest in self.narrow and not going_back:
+            raise LinesideError("deployment.out_of_bounds", "Injected: no recipe fits.")
         if outcome == "broken":
             self.in_use = None
         if outcome in ("broken", "untouched"):
