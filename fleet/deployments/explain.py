@@ -13,6 +13,7 @@ from fleet.deployments.gathered import Asked, Chain, Gathered, Told
 from fleet.deployments.tables import Deployment, DesiredDocument, ReportEntry
 from fleet.deployments.timeouts import Limits
 from fleet.devices.tables import Device
+from fleet.ingest import beat
 from fleet.registry.tables import ModelVersion
 from wire import codec
 from wire.deployment import DeploymentReport, DeploymentState, Origin
@@ -127,7 +128,9 @@ def _asked(session: Session, row: Deployment, device: Device, limits: Limits, no
             .where(col(Deployment.state).in_(service.OPEN))
             .where(Deployment.id != row.id)
         ).first()
-        found = timeouts.judge(ticker.waiting_of(row, device, behind_local=local is not None), limits, now)
+        heard = beat.heard(session, now).get(device.shard)
+        waiting = ticker.waiting_of(row, device, listening=heard, behind_local=local is not None)
+        found = timeouts.judge(waiting, limits, now)
         waits = found.text if isinstance(found, timeouts.Waits) else found.reason
     return Asked(
         id=row.id,

@@ -18,6 +18,8 @@ from fleet.deployments.service import OPEN
 from fleet.deployments.tables import Deployment
 from fleet.deployments.timeouts import Limits, TimedOut, Waiting
 from fleet.devices.tables import Device
+from fleet.ingest import beat
+from fleet.ingest.listening import Listening
 from wire import codec
 from wire.deployment import DeploymentState, Origin
 from wire.messages import Reported
@@ -92,7 +94,7 @@ def tick(engine: Engine, limits: Limits, now: datetime) -> list[str]:
     return ended
 
 
-def waiting_of(row: Deployment, device: Device, *, behind_local: bool) -> Waiting:
+def waiting_of(row: Deployment, device: Device, *, listening: Listening | None, behind_local: bool) -> Waiting:
     """Return what `timeouts.judge` needs to know of an open deployment."""
     reported = codec.decode(device.reported.encode(), Reported) if device.reported is not None else None
     return Waiting(
@@ -102,6 +104,7 @@ def waiting_of(row: Deployment, device: Device, *, behind_local: bool) -> Waitin
         hold_until=row.hold_until,
         last_seen_at=device.last_seen_at,
         online_since=device.state_at if device.online else None,
+        listening=listening,
         behind_local=behind_local,
         read=reported is not None and row.revision is not None and reported.desired_revision >= row.revision,
     )
@@ -115,10 +118,12 @@ def _due(session: Session, limits: Limits, now: datetime) -> list[tuple[Deployme
         .order_by(col(Deployment.id))
     ).all()
     local = {(row.device, row.model) for row, _ in rows if row.origin == Origin.DEVICE.value}
+    heard = beat.heard(session, now)
     due: list[tuple[Deployment, str]] = []
     for row, device in rows:
         behind = row.origin == Origin.FLEET.value and (row.device, row.model) in local
-        found = timeouts.judge(waiting_of(row, device, behind_local=behind), limits, now)
+        waiting = waiting_of(row, device, listening=heard.get(device.shard), behind_local=behind)
+        found = timeouts.judge(waiting, limits, now)
         if isinstance(found, TimedOut):
             due.append((row, found.reason))
     return due

@@ -54,8 +54,9 @@ def absorb_state(session: Session, state: State, now: datetime) -> bool:
     if news.online != row.online:
         word = "online" if news.online else "offline"
         log.info("%s is %s.", row.id, word, extra={"event": f"device.went_{word}", "device": row.id})
+    if (news.online, news.boot) != (row.online, row.boot):
+        row.state_at = now
     row.boot, row.state_revision, row.online = news.boot, news.revision, news.online
-    row.state_at = now
     if state.online:
         row.last_seen_at = now
     if state.reported is not None:

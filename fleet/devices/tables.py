@@ -13,7 +13,8 @@ from fleet.db import UtcTime
 class Device(SQLModel, table=True):
     """One enrolled device.
 
-    `boot` and `state_revision` belong to the newest state taken; `reported` is its reported document as JSON.
+    `boot` and `state_revision` belong to the newest state taken; `reported` is its reported document as JSON. The
+    device has been online, or offline, since `state_at`.
     """
 
     __tablename__ = "device"

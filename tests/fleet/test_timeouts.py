@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,20 +13,38 @@ from fleet import db
 from fleet.deployments import ticker
 from fleet.deployments.reports import ReportSlice
 from fleet.deployments.timeouts import Limits, TimedOut, Waiting, Waits, judge
+from fleet.devices import service as devices
 from fleet.devices.service import absorb_state
+from fleet.ingest import beat, listening, shards
+from fleet.ingest.beat import Beat
+from fleet.ingest.listening import Listening
+from fleet.ingest.tables import IngestWorkerRow
+from fleet.inspections import moments
 from tests.support.fleet_stand import START, Stand
+from wire import codec
 from wire.deployment import DeploymentReport, DeploymentState, Hold, HoldReason, Origin
 from wire.messages import Lane, State
 
 S = DeploymentState
 LIMITS = Limits()
+HEARD = Listening(since=START, resumed_at=START, heard_at=START)
 QUEUED = Waiting(
-    state=S.QUEUED, created_at=START, heard_at=START, hold_until=None, last_seen_at=START, online_since=START
+    state=S.QUEUED,
+    created_at=START,
+    heard_at=START,
+    hold_until=None,
+    last_seen_at=START,
+    online_since=START,
+    listening=HEARD,
 )
 
 
 def day(days: float) -> datetime:
     return START + timedelta(days=days)
+
+
+def since(days: float, resumed: float | None = None) -> Listening:
+    return Listening(since=day(days), resumed_at=day(days if resumed is None else resumed), heard_at=day(days))
 
 
 @pytest.mark.parametrize(
@@ -49,12 +68,21 @@ def day(days: float) -> datetime:
         (replace(QUEUED, state=S.STAGED, hold_until=day(20_000)), day(73.9), None),
         (replace(QUEUED, state=S.STAGED, hold_until=day(20_000)), day(74), "it was staged."),
         (replace(QUEUED, state=S.PROBATION, heard_at=day(10)), day(23.9), None),
+        # the fleet was deaf itself: all waiting begins anew, and after a short gap it hears what has waited first
+        (replace(QUEUED, listening=since(2)), day(4.9), None),
+        (replace(QUEUED, listening=since(2)), day(5), "was connected since 2026-03-03 12:00 UTC and never took it up"),
+        (replace(QUEUED, listening=since(0, resumed=3)), day(3.006), None),
+        (replace(QUEUED, listening=since(0, resumed=3)), day(3.007), "was connected since 2026-03-01 12:00 UTC"),
+        (replace(QUEUED, state=S.STAGED, listening=since(12)), day(25.9), None),
+        (replace(QUEUED, state=S.STAGED, listening=since(12)), day(26), "Nothing was heard of it for 14 days"),
+        (replace(QUEUED, state=S.STAGED, listening=since(0, resumed=14)), day(14.006), None),
     ],
 )
 def test_the_fleet_gives_up_only_what_nothing_can_explain(waiting: Waiting, now: datetime, words: str | None) -> None:
     found = judge(waiting, LIMITS, now)
     if words is None:
         assert isinstance(found, Waits), found
+        assert found.until is not None
         assert found.until > now
         assert isinstance(judge(waiting, LIMITS, found.until), TimedOut), "it says when it gives up"
     else:
@@ -68,12 +96,34 @@ def test_an_offline_device_is_said_to_be_offline() -> None:
     assert "offline since 2026-03-01 12:00 UTC; the deployment waits for it until 2026-03-15 12:00 UTC" in found.text
 
 
+def test_nothing_is_given_up_while_nobody_listens() -> None:
+    found = judge(replace(QUEUED, listening=None), LIMITS, day(400))
+    assert isinstance(found, Waits)
+    assert (found.until, "Ingest does not run" in found.text) == (None, True)
+
+
+def listens(stand: Stand, since: datetime = START, share: str = "1/1") -> None:
+    """Let ingest have listened since then."""
+    account = Listening(since=since, resumed_at=since, heard_at=stand.now)
+    row = IngestWorkerRow(
+        share=share,
+        host="here",
+        pid=os.getpid(),
+        started_at_us=moments.to_us(since),
+        seen_at_us=moments.to_us(stand.now),
+        status=codec.encode({"listening": account}).decode(),
+    )
+    with db.write_session(stand.engine) as session:
+        session.merge(row)
+
+
 def birth(stand: Stand, device: str = "cell-1", boot: int = 1, *, online: bool = True) -> None:
     with db.write_session(stand.engine) as session:
         absorb_state(session, State(device=device, boot=boot, revision=1, online=online, at=stand.now), stand.now)
 
 
 def tick(stand: Stand) -> list[str]:
+    listens(stand)
     return ticker.tick(stand.engine, LIMITS, stand.now)
 
 
@@ -162,6 +212,7 @@ def test_a_ticker_thread_ticks_and_stops(stand: Stand) -> None:
     deployment = stand.desire("cell-1", {"parts": 1})["models"][0]["deployment_id"]
     birth(stand)
     stand.advance(days=4)
+    listens(stand)
     running = ticker.Ticker(stand.engine, LIMITS, now=lambda: stand.now, every_s=0.01)
     running.start()
     try:
@@ -172,3 +223,89 @@ def test_a_ticker_thread_ticks_and_stops(stand: Stand) -> None:
             pytest.fail("the ticker did not tick")
     finally:
         running.stop()
+
+
+def test_what_the_fleet_did_not_hear_is_not_the_devices_silence(stand: Stand) -> None:
+    """Ingest ends on Friday; the device reads the document over HTTP, and its report waits until Monday."""
+    stand.enrol("cell-1")
+    digest = stand.push("parts", 1)
+    birth(stand)
+    listens(stand)
+    deployment = stand.desire("cell-1", {"parts": 1})["models"][0]["deployment_id"]
+    stand.advance(days=3)
+    assert ticker.tick(stand.engine, LIMITS, stand.now) == []
+    stand.advance(days=30)
+    assert ticker.tick(stand.engine, LIMITS, stand.now) == []
+    listens(stand, since=stand.now)
+    stand.advance(seconds=25)
+    assert ticker.tick(stand.engine, LIMITS, stand.now) == [], "what has waited is still on its way"
+    report = DeploymentReport(
+        deployment_id=deployment, model="parts", digest=digest, state=S.STAGED, sequence=4, at=stand.now
+    )
+    stand.absorb(ReportSlice(), "cell-1", Lane.DEPLOYMENTS, [report])
+    assert shown(stand, deployment)["deployment"]["state"] == "staged"
+
+
+def test_only_the_devices_of_a_share_that_is_taken_in_can_be_silent(stand: Stand) -> None:
+    names = [f"cell-{n}" for n in range(1, 9)]
+    stand.push("parts", 1)
+    asked = {}
+    for name in names:
+        stand.enrol(name)
+        birth(stand, name)
+        asked[name] = stand.desire(name, {"parts": 1})["models"][0]["deployment_id"]
+    stand.advance(days=3)
+    listens(stand, share="2/2")
+    ended = set(ticker.tick(stand.engine, LIMITS, stand.now))
+    odd = {f"{number:02x}" for number in shards.parse("2/2").shards}
+    with db.read_session(stand.engine) as session:
+        heard = beat.heard(session, stand.now)
+        shard_of = {name: devices.require(session, name).shard for name in names}
+    assert heard.keys() == odd
+    assert ended == {asked[name] for name in names if shard_of[name] in odd}
+    assert 0 < len(ended) < len(names)
+
+
+def test_a_worker_counts_since_when_it_listens_over_its_restarts(stand: Stand) -> None:
+    connected = True
+
+    def accounts() -> Listening | None:
+        """Return what a worker says that begins now and is asked once."""
+        Beat(stand.engine, shards.WHOLE, lambda: {"connected": connected}, now=lambda: stand.now).tell()
+        with db.read_session(stand.engine) as session:
+            return beat.heard(session, stand.now).get("00")
+
+    assert accounts() == Listening(since=START, resumed_at=START, heard_at=START)
+    stand.advance(seconds=20)
+    assert accounts() == Listening(since=START, resumed_at=START, heard_at=stand.now)
+    stand.advance(minutes=5)
+    assert accounts() == Listening(since=START, resumed_at=stand.now, heard_at=stand.now), "a short gap"
+    stand.advance(minutes=1)
+    connected = False
+    assert accounts() is None
+    stand.advance(hours=2)
+    assert accounts() is None
+    connected = True
+    assert accounts() == Listening(since=stand.now, resumed_at=stand.now, heard_at=stand.now)
+    stand.advance(seconds=31)
+    with db.read_session(stand.engine) as session:
+        assert beat.heard(session, stand.now) == {}
+
+
+def test_a_gap_begins_with_the_last_sign_that_the_database_took() -> None:
+    begun = listening.after(None, START)
+    assert listening.after(begun, START + timedelta(minutes=59)).since == START
+    assert listening.after(begun, START + timedelta(minutes=60)).since == START + timedelta(minutes=60)
+
+
+def test_a_report_of_the_device_does_not_make_its_connection_younger(stand: Stand) -> None:
+    stand.enrol("cell-1")
+    stand.push("parts", 1)
+    deployment = stand.desire("cell-1", {"parts": 1})["models"][0]["deployment_id"]
+    birth(stand)
+    stand.advance(days=2)
+    with db.write_session(stand.engine) as session:
+        absorb_state(session, State(device="cell-1", boot=1, revision=2, online=True, at=stand.now), stand.now)
+    stand.advance(days=1)
+    assert tick(stand) == [deployment]
+    assert "connected since 2026-03-01 12:00 UTC" in shown(stand, deployment)["deployment"]["reason"]
