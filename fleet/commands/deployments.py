@@ -54,7 +54,7 @@ def run_cancel(args: argparse.Namespace) -> int:
     now = f"release {models[one['model']]}" if one["model"] in models else "no version"
     sys.stderr.write(
         f"{one['model']} release {release(one)} on {one['device']} is canceled; "
-        f"{one['device']} is asked for {now} now (revision {desired['revision']}).\n"
+        f"{one['device']} is asked for {now} now (revision {desired['revision']}).\n{one['reason']}\n"
     )
     print(one["id"])
     return 0

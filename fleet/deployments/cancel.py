@@ -12,9 +12,11 @@ from fleet.auth.actor import Actor
 from fleet.deployments import document, service
 from fleet.deployments.tables import Deployment
 from fleet.registry.tables import ModelVersion
+from wire import codec
 from wire.deployment import DeploymentState, Origin
 from wire.desired import Desired, DesiredModel
 from wire.errors import LinesideError
+from wire.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +38,8 @@ def cancel(
 ) -> Canceled:
     """End an open deployment of the fleet's; the desired document goes back to what ran before, or to no version.
 
-    Done twice it changes nothing.
+    Done twice it changes nothing. Recipes that the former version does not allow do not stop it: the deployment's
+    reason names them.
 
     Args:
         if_match: the If-Match header, of the desired document; it may be left out, since the deployment's id already
@@ -55,13 +58,19 @@ def cancel(
     _require_cancelable(row)
     if if_match is not None:
         service.require_match(if_match, current)
-    former = _former(session, row)
+    before = _former(session, row)
+    former = _as_desired(*before) if before is not None else None
     following = document.without_deployment(current, row.id, former)
+    misfits = document.misfits(following, _manifest_of(before[1])) if before is not None else []
     if following is not current:
         service.put_in_force(session, following, by=by, now=now)
     went = f"back to release {former.release}" if former is not None else "to no version"
     row.state, row.ended_at, row.updated_at = DeploymentState.CANCELED.value, now, now
-    row.code, row.reason = "", f"{by.label} took it back: {reason}"[:1000]
+    row.code, row.reason = "", f"{by.label} took it back: {reason}"
+    if former is not None and misfits:
+        refuses = f"The device refuses what release {former.release} does not allow"
+        row.reason = f"{row.reason.rstrip('.')}. {refuses}: {' '.join(misfits)}"
+    row.reason = row.reason[:1000]
     row.hold_reason, row.hold_until, row.hold_text = None, None, ""
     session.add(row)
     session.flush()
@@ -91,9 +100,9 @@ def _require_cancelable(row: Deployment) -> None:
         )
 
 
-def _former(session: Session, row: Deployment) -> DesiredModel | None:
+def _former(session: Session, row: Deployment) -> tuple[Deployment, ModelVersion] | None:
     """Return what ran before a deployment: the newest that succeeded there, of a version the registry has."""
-    found = session.exec(
+    return session.exec(
         select(Deployment, ModelVersion)
         .join(ModelVersion, col(ModelVersion.digest) == col(Deployment.digest))
         .where(Deployment.device == row.device)
@@ -103,7 +112,13 @@ def _former(session: Session, row: Deployment) -> DesiredModel | None:
         .where(col(Deployment.installed_at).is_not(None))
         .order_by(col(Deployment.installed_at).desc(), col(Deployment.id).desc())
     ).first()
-    if found is None:
-        return None
-    before, version = found
-    return DesiredModel(model=row.model, active=version.digest, release=version.release, deployment_id=before.id)
+
+
+def _as_desired(deployment: Deployment, version: ModelVersion) -> DesiredModel:
+    return DesiredModel(
+        model=version.model, active=version.digest, release=version.release, deployment_id=deployment.id
+    )
+
+
+def _manifest_of(version: ModelVersion) -> Manifest:
+    return codec.decode(version.manifest_json.encode(), Manifest)

@@ -196,6 +196,21 @@ def without_deployment(current: Desired, deployment_id: str, former: DesiredMode
     return current if following == current else replace(following, revision=current.revision + 1)
 
 
+def misfits(document: Desired, manifest: Manifest) -> list[str]:
+    """Return a sentence for each view's parameters that a manifest does not allow, of the recipes that name its model.
+
+    A document that `compose` made has none. Where a former version comes back, there may be some: the device refuses
+    such a recipe, and keeps its revision that judged with that version where it can.
+    """
+    return [
+        f"{_place(station.station, recipe.id, name)}: {' '.join(refused)}"
+        for station in document.stations
+        for recipe in station.recipes
+        for name, view in recipe.views.items()
+        if view.model == manifest.name and (refused := parameters_of(manifest, view.parameters)[1])
+    ]
+
+
 def _model(
     choice: ModelChoice,
     former: DesiredModel | None,
@@ -249,7 +264,7 @@ def _station(
     recipes = {recipe.id: recipe for recipe in former.recipes} if former is not None else {}
     for recipe in choice.recipes:
         for name, view in recipe.views.items():
-            _check_bounds(f"Station {choice.station}, recipe {recipe.id}, view {name}", view, manifests)
+            _check_bounds(_place(choice.station, recipe.id, name), view, manifests)
     following = tuple(_recipe(recipe, recipes.get(recipe.id)) for recipe in choice.recipes)
     clashes = recipe_rules.clashes(following)
     if clashes:
@@ -300,6 +315,10 @@ def _check_bounds(place: str, view: ViewRecipe, manifests: Mapping[str, Manifest
         raise LinesideError(
             "deployment.out_of_bounds", f"{place}: {' '.join(refused)}", "Choose values within the bounds."
         )
+
+
+def _place(station: str, recipe: str, view: str) -> str:
+    return f"Station {station}, recipe {recipe}, view {view}"
 
 
 def _once(what: str, names: list[str]) -> None:

@@ -82,7 +82,7 @@ def test_a_deployment_is_listed_and_canceled(stand: Stand, go: Any) -> None:
     assert "anna at the device" in go("deployments", "list", "--device", "cell-1")[1]
     status, out, err = go("deployments", "cancel", deployment, "--reason", "wrong lot")
     assert (status, out.strip()) == (0, deployment)
-    assert "cell-1 is asked for no version now (revision 2)" in err
+    assert "cell-1 is asked for no version now (revision 2).\noperator:admin took it back: wrong lot\n" in err
     status, _, err = go("deployments", "cancel", LOCAL, "--reason", "wrong lot")
     assert (status, "has ended already" in err) == (5, True)
 

@@ -19,7 +19,7 @@ from fleet.deployments.tables import Deployment
 from fleet.devices.service import absorb_state
 from fleet.pages import deployment_lines
 from fleet.web import write_cursor
-from tests.support.fleet_stand import START, Stand
+from tests.support.fleet_stand import MANIFEST, START, Stand
 from wire.deployment import DeploymentReport, DeploymentState, Hold, HoldReason, Origin, ProbationReport
 from wire.desired import DesiredModel
 from wire.messages import Lane, Reported, RunningModel, State
@@ -185,6 +185,29 @@ def test_a_canceled_deployment_gives_the_device_back_what_ran_before(stand: Stan
     assert (shown(stand, second)["state"], shown(stand, second)["irregular"]) == ("canceled", 0)
     # the former version stays the one that is asked for
     assert stand.desire("cell-1", {"parts": 1})["models"][0]["deployment_id"] == first
+
+
+def test_a_recipe_that_the_former_version_does_not_allow_is_named_and_the_cancel_goes_through(stand: Stand) -> None:
+    stand.enrol("cell-1")
+    manifest = MANIFEST.replace("max = 0.9", "max = 0.7")
+    digest = stand.push("parts", 1, model=b"1", manifest=manifest)
+    stand.push("parts", 2, model=b"2")
+    first = stand.desire("cell-1", {"parts": 1})["models"][0]["deployment_id"]
+    take(stand, report(first, digest, S.SUCCEEDED, 7, inferring_digest=digest))
+    stand.advance(hours=1)
+    views = {"top": {"model": "parts", "parameters": {"scratch-ng": 0.85}}, "side": {"model": "others"}}
+    stations = [{"station": "st-1", "recipes": [{"id": "nut", "views": views}]}]
+    body = {"models": [{"model": "parts", "release": 2}], "stations": stations}
+    answer = stand.send("PUT", "/devices/cell-1/desired", json=body, headers={"If-Match": stand.tag()})
+    canceled = cancel(stand, answer.json()["models"][0]["deployment_id"])
+    assert canceled.status_code == 200
+    assert canceled.json()["reason"] == (
+        "operator:admin took it back: wrong lot. The device refuses what release 1 does not allow: Station st-1, "
+        "recipe nut, view top: scratch-ng = 0.85 is outside 0.2 to 0.7, which parts allows."
+    )
+    document = stand.send("GET", "/devices/cell-1/desired").json()
+    assert document["models"][0]["release"] == 1
+    assert document["stations"] == answer.json()["stations"]
 
 
 def test_a_first_deployment_that_is_canceled_leaves_no_version(stand: Stand) -> None:

@@ -120,11 +120,12 @@ class Stand:
         assert answer.status_code in (200, 201), answer.text
         return digest
 
-    def push(self, name: str = "parts", release: int = 1, *, model: bytes = b"onnx") -> str:
+    def push(self, name: str = "parts", release: int = 1, *, model: bytes = b"onnx", manifest: str = MANIFEST) -> str:
         """Upload and register a small version; returns its digest."""
-        index = index_of(name, release, model=model)
+        text = manifest.format(name=name, release=release).encode()
+        index = index_of(name, release, model=model, manifest=text)
         self.upload(model)
-        self.upload(MANIFEST.format(name=name, release=release).encode())
+        self.upload(text)
         answer = self.send("POST", f"/models/{name}/versions", content=codec.encode(index))
         assert answer.status_code in (200, 201), answer.text
         return package.digest_of(index)
