@@ -190,6 +190,7 @@ class Agent:
             stations=self._models,
             runtime=options,
             tell=self._tell,
+            is_clock_right=self._wall_clock.is_right,
         )
         killed = self._former_end is Ending.KILLED
         self._runner = runner_of(ground, self._put_report)

@@ -37,7 +37,11 @@ _NEAR_A_SWAP: Final = (DeploymentState.STAGED, DeploymentState.ACTIVATING, Deplo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """What both need of the agent."""
+    """What both need of the agent.
+
+    Args:
+        is_clock_right: whether the time of the day can be told by the wall clock.
+    """
 
     settings: Settings
     store: Store
@@ -46,6 +50,7 @@ class Ground:
     stations: Stations
     runtime: RuntimeOptions
     tell: Tell
+    is_clock_right: Callable[[], bool]
 
 
 def runner_of(ground: Ground, reports: Callable[[DeploymentReport], None]) -> Runner:
@@ -56,6 +61,7 @@ def runner_of(ground: Ground, reports: Callable[[DeploymentReport], None]) -> Ru
     """
     settings = ground.settings
     deploy = settings.deploy
+    site = Site(deploy.windows, deploy.timezone, settings.data_dir, ground.clock, ground.is_clock_right)
     return Runner(
         store=ground.store,
         journal=Journal(settings.data_dir / "models" / "journal", ground.clock),
@@ -66,7 +72,8 @@ def runner_of(ground: Ground, reports: Callable[[DeploymentReport], None]) -> Ru
         device=compatibility.this_device(settings.runtime.provider),
         tester=_tester(ground),
         options=_runner_options(deploy),
-        not_now=Site(deploy.windows, deploy.timezone, settings.data_dir, ground.clock).not_now,
+        not_now=site.not_now,
+        not_now_words=site.words,
         tell=ground.tell,
     )
 

@@ -52,14 +52,25 @@ def show(args: argparse.Namespace) -> int:
 
 def take(args: argparse.Namespace) -> int:
     """Set the lock; a deployment that is ready waits until it is over."""
-    from datetime import UTC, datetime, timedelta
+    from datetime import timedelta
 
+    from agent.clock import SystemClock
     from agent.deploy import line_busy
+    from agent.health import time_quality
+    from wire.inspection import TimeSource
 
+    now = SystemClock().now_utc()
+    if time_quality.assess(now, high_water_ms=0).source is TimeSource.SUSPECT:
+        raise LinesideError(
+            "resource.conflict",
+            f"The clock of this device is wrong: it says {now:%Y-%m-%d %H:%M} UTC. A lock would be over as soon as the clock "
+            "is set.",
+            "Set it first, by a time server or by hand (as root: timedatectl set-time), then give the lock again.",
+        )
     folder = running.data_dir_of(args)
     if not folder.is_dir():
         raise LinesideError("resource.not_found", f"{folder}: no agent has its files there.", "Name its data folder.")
-    until = datetime.now(UTC) + timedelta(seconds=args.for_s)
+    until = now + timedelta(seconds=args.for_s)
     lock = line_busy.LineBusy(until=until, why=args.why[:200])
     line_busy.take(folder, lock, ordering.disk_of(folder))
     print(f"busy until {until.astimezone():%Y-%m-%d %H:%M}")

@@ -61,6 +61,7 @@ class Facts:
         unneeded: packages, blobs and downloads on disk that nothing refers to.
         no_room: what is still to be downloaded does not fit on the disk.
         not_now: why no version may be swapped on this line at this moment.
+        not_now_words: what a person must know beside that.
         confirm: a person confirms each swap of this device.
         has_windows: this site has maintenance windows.
         exclusive: the new session does not fit in memory beside the one in use.
@@ -77,6 +78,7 @@ class Facts:
     unneeded: tuple[ids.Digest, ...] = ()
     no_room: bool = False
     not_now: HoldReason | None = None
+    not_now_words: str = ""
     confirm: bool = False
     has_windows: bool = False
     exclusive: bool = False

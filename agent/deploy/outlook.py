@@ -45,6 +45,7 @@ class Outlook:
 
     Args:
         not_now: why no version may be swapped on this line at this moment, None where one may.
+        not_now_words: what a person must know beside that.
         available_mb: memory that may still be taken, None where nobody knows.
     """
 
@@ -57,6 +58,7 @@ class Outlook:
     clock: Clock
     not_now: Callable[[], HoldReason | None]
     rules: Rules
+    not_now_words: Callable[[], str] = str
     available_mb: Callable[[], float | None] = headroom.available_mb
 
     def facts(
@@ -79,6 +81,7 @@ class Outlook:
         no_room = entry is not None and self._no_room(attempt, entry)
         may_collect = no_room or attempt is None or attempt.has_ended
         inferring = self.activator.inferring(model)
+        not_now = self.not_now() if attempt is not None and attempt.state is S.STAGED else None
         return Facts(
             now=self.clock.now_utc(),
             attempt=attempt,
@@ -88,7 +91,8 @@ class Outlook:
             waiting=self.pauses.lasts(model),
             unneeded=unneeded() if may_collect else (),
             no_room=no_room,
-            not_now=self.not_now() if attempt is not None and attempt.state is S.STAGED else None,
+            not_now=not_now,
+            not_now_words=self.not_now_words() if not_now is not None else "",
             confirm=self.rules.confirm,
             has_windows=self.rules.has_windows,
             exclusive=attempt is not None and self._is_exclusive(attempt, inferring),

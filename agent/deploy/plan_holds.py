@@ -36,7 +36,7 @@ def in_the_way(attempt: Attempt, facts: Facts) -> tuple[HoldReason, str] | None:
     if must_ask and not attempt.confirmed:
         ask = f"It is ready to be swapped in once a person says so: `lineside models confirm {attempt.model}`."
         return HoldReason.AWAITING_CONFIRMATION, f"{words} {ask}".strip()
-    return (facts.not_now, words) if facts.not_now is not None else None
+    return (facts.not_now, f"{words} {facts.not_now_words}".strip()) if facts.not_now is not None else None
 
 
 def expired(reason: HoldReason, attempt: Attempt | None, facts: Facts) -> tuple[str, str] | None:

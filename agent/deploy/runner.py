@@ -70,6 +70,7 @@ class Runner:
         device: what versions are checked against.
         tester: runs the self-test of a package; None where it was cut short.
         not_now: why no version may be swapped on this line at this moment, None where one may.
+        not_now_words: what a person must know beside that; empty where the reason says all.
         orders, pins: of people beside the machine; by default those in the store's folder.
         available_mb: memory that may still be taken, None where nobody knows.
         tell: takes events for people.
@@ -89,6 +90,7 @@ class Runner:
         options: RunnerOptions | None = None,
         rng: random.Random | None = None,
         not_now: Callable[[], HoldReason | None] = _nothing,
+        not_now_words: Callable[[], str] = str,
         orders: Orders | None = None,
         pins: Pins | None = None,
         available_mb: Callable[[], float | None] = headroom.available_mb,
@@ -119,6 +121,7 @@ class Runner:
             room=room,
             clock=clock,
             not_now=not_now,
+            not_now_words=not_now_words,
             rules=options.rules,
             available_mb=available_mb,
         )

@@ -55,6 +55,16 @@ class WallClock:
             self._quality = assess(self._clock.now_utc(), self._high_water_ms())
         return self._quality
 
+    def is_right(self) -> bool:
+        """Tell whether the time of the day can be told by it: not while it is suspect.
+
+        One that lies behind what was seen is right where a time service keeps it: what was seen was wrong then.
+        """
+        now = self._clock.now_utc()
+        if assess(now, self._high_water_ms()).source is not TimeSource.SUSPECT:
+            return True
+        return now >= _NOT_BEFORE and _kernel_quality().source is TimeSource.SYNCHRONISED
+
 
 def assess(now: datetime, high_water_ms: int) -> TimeQuality:
     """Judge the wall clock.

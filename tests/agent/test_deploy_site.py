@@ -51,6 +51,37 @@ def test_a_closed_window_and_then_a_busy_line_speak_against_a_swap(tmp_path: Pat
     assert Site((), "UTC", tmp_path, clock).not_now() is None
 
 
+def test_no_window_is_open_while_the_clock_is_wrong_and_a_person_reads_why(tmp_path: Path) -> None:
+    """A dead battery and no network: 1970-01-01T00:00Z is one o'clock at night in Berlin, in the middle of a shift."""
+    clock, right = FakeClock(datetime(1970, 1, 1, tzinfo=UTC)), [False]
+    site = Site((NIGHT,), "Europe/Berlin", tmp_path, clock, lambda: right[0])
+    assert site.not_now() is HoldReason.MAINTENANCE_WINDOW
+    assert site.words() == (
+        "The clock of this device is wrong: it says 1970-01-01 01:00 (Europe/Berlin). No window counts until it is set, "
+        "by a time server or by hand."
+    )
+    anytime = Site((), "Europe/Berlin", tmp_path, clock, lambda: right[0])
+    assert anytime.not_now() is None
+    assert anytime.words() == ""
+    right[0] = True
+    assert site.not_now() is None
+    assert site.words() == ""
+
+
+def test_the_line_is_not_made_busy_by_a_clock_that_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock would be over as soon as a time server sets the clock."""
+    monkeypatch.setattr("agent.clock.SystemClock.now_utc", lambda _: datetime(1970, 1, 1, 0, 5, tzinfo=UTC))
+    where = ["--data-dir", str(tmp_path)]
+    assert cli.main(["line", "busy", "--for", "8h", *where]) == 5
+    said = capsys.readouterr().err
+    assert "The clock of this device is wrong: it says 1970-01-01 00:05 UTC" in said
+    assert "Set it" in said
+    assert list(tmp_path.iterdir()) == []
+    assert cli.main(["line", "free", *where]) == 0
+
+
 def test_a_lock_that_cannot_be_read_is_none(tmp_path: Path) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     (tmp_path / line_busy.FILE_NAME).write_bytes(b"{")

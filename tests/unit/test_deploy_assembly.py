@@ -12,6 +12,7 @@ import pytest
 from agent import deploy_assembly
 from agent.clock import FakeClock
 from agent.deploy.settings import DeploySettings, ProbationSettings, WindowSettings
+from wire.deployment import HoldReason
 
 OTHERWISE = DeploySettings(
     timezone="Europe/Berlin",
@@ -46,6 +47,9 @@ def assembled(deploy: DeploySettings, folder: Path, monkeypatch: pytest.MonkeyPa
         def not_now(self) -> None:
             return None
 
+        def words(self) -> str:
+            return ""
+
     monkeypatch.setattr(deploy_assembly, "Site", Site)
     monkeypatch.setattr(deploy_assembly, "Runner", lambda **arguments: made.update(options=arguments["options"]))
     settings = SimpleNamespace(
@@ -60,9 +64,31 @@ def assembled(deploy: DeploySettings, folder: Path, monkeypatch: pytest.MonkeyPa
         stations=nothing,
         runtime=SimpleNamespace(cache_dir=folder),  # type: ignore[arg-type]
         tell=nothing,
+        is_clock_right=lambda: False,
     )
     deploy_assembly.runner_of(ground, nothing)
     return repr(made)
+
+
+def test_a_wrong_clock_holds_a_deployment_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, Any] = {}
+    monkeypatch.setattr(deploy_assembly, "Runner", lambda **arguments: made.update(arguments))
+    nothing: Any = None
+    ground = deploy_assembly.Ground(
+        settings=SimpleNamespace(  # type: ignore[arg-type]
+            deploy=OTHERWISE, data_dir=tmp_path, runtime=SimpleNamespace(provider="CPUExecutionProvider", threads=1)
+        ),
+        store=nothing,
+        api=nothing,
+        clock=FakeClock(),
+        stations=nothing,
+        runtime=SimpleNamespace(cache_dir=tmp_path),  # type: ignore[arg-type]
+        tell=nothing,
+        is_clock_right=lambda: False,
+    )
+    deploy_assembly.runner_of(ground, nothing)
+    assert made["not_now"]() is HoldReason.MAINTENANCE_WINDOW
+    assert "The clock of this device is wrong" in made["not_now_words"]()
 
 
 NAMES = [(DeploySettings, one.name) for one in dataclasses.fields(DeploySettings) if one.name != "probation"]

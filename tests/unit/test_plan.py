@@ -503,6 +503,12 @@ CASES: dict[str, tuple[Installed, DesiredModel | None, Facts, Step | None]] = {
         Facts(now=NOW, not_now=WINDOW, attempt=attempt(S.STAGED), inferring=OLD),
         Hold(reason=WINDOW, deadline=NOW + timedelta(days=8)),
     ),
+    "7c no maintenance window can be told, and why": (
+        ON_OLD,
+        WANTED,
+        Facts(now=NOW, not_now=WINDOW, not_now_words="The clock is wrong.", attempt=attempt(S.STAGED), inferring=OLD),
+        Hold(reason=WINDOW, deadline=NOW + timedelta(days=8), text="The clock is wrong."),
+    ),
     "7c the window is open and the line is busy": (
         ON_OLD,
         WANTED,

@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from agent.clock import FakeClock
+from agent.health import time_quality
 from agent.health.time_quality import WallClock, assess
+from agent.inspection.records import TimeQuality
 from wire.inspection import TimeSource
 
 NOW = datetime(2027, 3, 1, tzinfo=UTC)
@@ -28,6 +30,23 @@ def ms(moment: datetime) -> int:
 )
 def test_a_clock_is_suspect_when_it_contradicts_what_was_seen(now: datetime, seen: datetime, *, suspect: bool) -> None:
     assert (assess(now, ms(seen)).source is TimeSource.SUSPECT) is suspect
+
+
+@pytest.mark.parametrize(
+    ("now", "seen", "source", "right"),
+    [
+        (NOW, NOW, TimeSource.FREE_RUNNING, True),  # no time server for years, but a battery: it is believed
+        (NOW, NOW + timedelta(seconds=61), TimeSource.FREE_RUNNING, False),
+        (NOW, NOW + timedelta(days=3650), TimeSource.SYNCHRONISED, True),  # it was wrong once, and set right since
+        (datetime(1970, 1, 2, tzinfo=UTC), datetime(1970, 1, 1, tzinfo=UTC), TimeSource.FREE_RUNNING, False),
+        (datetime(1970, 1, 2, tzinfo=UTC), datetime(1970, 1, 1, tzinfo=UTC), TimeSource.SYNCHRONISED, False),
+    ],
+)
+def test_a_clock_is_right_unless_it_contradicts_what_was_seen_and_nobody_sets_it(
+    now: datetime, seen: datetime, source: TimeSource, *, right: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time_quality, "_kernel_quality", lambda: TimeQuality(source=source))
+    assert WallClock(FakeClock(now), lambda: ms(seen)).is_right() is right
 
 
 def test_a_synchronised_clock_tells_its_uncertainty_and_a_free_one_does_not() -> None:
