@@ -9,6 +9,7 @@ from typing import Final
 
 from agent.deploy import plan_swapped
 from agent.deploy.attempt import Attempt
+from agent.deploy.durable import tidying
 from agent.deploy.facts import Installed
 from agent.deploy.journal import Journal
 from agent.deploy.store import Store
@@ -40,7 +41,7 @@ def recover(store: Store, journal: Journal, *, ended: Ending) -> None:
     Leftovers of interrupted writes go; a lost record of what is installed is made anew from the journal. An attempt
     pays for the start with some of its time. One crash in probation is a fault: going back for nothing costs another
     deployment, a version that ends the agent again and again costs the line. So is the machine's going down again and
-    again.
+    again. A disk that takes nothing, being full say, changes none of that: what cannot be written is held in memory.
 
     Args:
         ended: how the agent's last run ended.
@@ -48,23 +49,40 @@ def recover(store: Store, journal: Journal, *, ended: Ending) -> None:
     store.sweep()
     for model in journal.models():
         attempt = journal.of(model).attempt
-        installed = store.installed(model)
-        good = _last_good(journal, model)
-        if installed.current is None and good is not None:
-            log.warning("%s: %s is made current again.", model, good[:12], extra={"event": "store.repaired"})
-            store.commit(model, good)
+        installed = _installed(store, journal, model)
+        if installed.current is not None and store.installed(model).current is None:
+            log.warning(
+                "%s: %s is made current again.", model, installed.current[:12], extra={"event": "store.repaired"}
+            )
+            with tidying(store.root):  # `choices` looks in the journal likewise
+                store.commit(model, installed.current)
         if attempt is None or attempt.has_ended:
             continue
         if attempt.state is S.ACTIVATING:
             if installed.current == attempt.digest and attempt.tries <= plan_swapped.ACTIVATE_TRIES:
-                journal.write(replace(attempt, tries=attempt.tries + 1))  # it will be loaded now
+                _note(journal, replace(attempt, tries=attempt.tries + 1))  # it will be loaded now
             continue
         attempt = _started_anew(attempt, ended)
         crash = _crash(attempt, ended)
         if crash and attempt.fault is None and not _is_all_there_is(installed, attempt):
             log.error("%s: %s", model, crash, extra={"event": "deployment.crashed"})
             attempt = attempt.failed("deployment.crashed", crash)
+        _note(journal, attempt)
+
+
+def _note(journal: Journal, attempt: Attempt) -> None:
+    """Journal an attempt; where the disk refuses, only remember it: it decides which version is loaded now."""
+    try:
         journal.write(attempt)
+    except LinesideError as error:
+        log.warning("%s: the start is not written down: %s", attempt.model, error, extra={"event": "journal.held"})
+        journal.remember(attempt)
+
+
+def _installed(store: Store, journal: Journal, model: str) -> Installed:
+    """Return what is installed of a model; where no record of that is left, the journal says which was good."""
+    installed = store.installed(model)
+    return installed if installed.current is not None else replace(installed, current=_last_good(journal, model))
 
 
 def _started_anew(attempt: Attempt, ended: Ending) -> Attempt:
@@ -115,7 +133,7 @@ def choices(store: Store, journal: Journal, model: str) -> Iterator[package.Pack
 
     A version whose bytes are not what they were when it was verified is left out and logged.
     """
-    for digest in loadable(store.installed(model), journal.of(model).attempt):
+    for digest in loadable(_installed(store, journal, model), journal.of(model).attempt):
         try:
             yield store.package(digest)
         except LinesideError:

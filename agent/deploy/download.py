@@ -7,7 +7,6 @@ from typing import Final, Protocol
 
 from agent.deploy.part import Part
 from agent.deploy.store import Store
-from wire import package
 from wire.errors import LinesideError
 
 MAX_INDEX_BYTES: Final = 1024 * 1024
@@ -42,7 +41,7 @@ def fetch_next(store: Store, api: BlobSource, digest: str, go_on: Callable[[], b
         LinesideError: what the source raises, `deployment.digest_mismatch` where the bytes that came are others,
             `package.invalid` where the index is not one, `storage.full`.
     """
-    index = _index(store, digest)
+    index = store.mended_index(digest)
     if index is None:
         _fetch(store, api, digest, MAX_INDEX_BYTES, exact=False, go_on=go_on)
         return False
@@ -63,17 +62,6 @@ def bytes_to_come(store: Store, digest: str) -> int:
     missing = {file.digest: file.bytes for file in store.missing(index)}
     here = sum(store.part_bytes(one) for one in missing)
     return max(0, sum(missing.values()) - here)
-
-
-def _index(store: Store, digest: str) -> package.PackageIndex | None:
-    """Return the index on disk; one whose bytes are wrong is dropped and counts as none."""
-    try:
-        return store.index(digest)
-    except LinesideError as error:
-        if error.code != "deployment.digest_mismatch":
-            raise
-        store.drop(digest)
-        return None
 
 
 def _fetch(

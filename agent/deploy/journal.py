@@ -45,6 +45,13 @@ class Journal:
         Raises:
             LinesideError: `storage.full` or `storage.corrupt`; what was remembered before still stands.
         """
+        self._store(attempt.model, self._joined(attempt))
+
+    def remember(self, attempt: Attempt) -> None:
+        """Hold an attempt's new condition in memory only, where the disk does not take it; the next `write` may."""
+        self._models[attempt.model] = self._joined(attempt)
+
+    def _joined(self, attempt: Attempt) -> ModelJournal:
         before = self.of(attempt.model)
         past = before.past
         latest = before.attempt
@@ -57,7 +64,7 @@ class Journal:
                 origin=latest.origin,
             )
             past = joined(past, ended)
-        self._store(attempt.model, replace(before, attempt=attempt, past=past))
+        return replace(before, attempt=attempt, past=past)
 
     def _store(self, model: str, journal: ModelJournal) -> None:
         self._disk.write(self._folder / f"{model}.json", codec.encode(journal))

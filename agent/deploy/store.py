@@ -9,20 +9,25 @@ Layout under the root:
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from agent.deploy.durable import TEMPORARY, Disk, failure
+from agent.deploy.durable import TEMPORARY, Disk, failure, tidying
 from agent.deploy.facts import Installed
 from agent.deploy.part import SUFFIX, Part
 from wire import codec, ids, package
 from wire.errors import LinesideError
 
 log = logging.getLogger(__name__)
+
+# These say nothing of a file: the process or the machine has no more to give at the moment.
+_NOT_OF_THE_FILE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,15 +55,24 @@ class Store:
         return self._root
 
     def sweep(self) -> None:
-        """Remove what an interrupted write left behind, and what is in doubt of a download; call it once, at start."""
+        """Remove what an interrupted write left behind, and what is in doubt of a download; call it once, at start.
+
+        What cannot be removed is logged: it must not keep the line's models from being loaded.
+        """
         for folder in (self._packages, self._models):
-            self._disk.sweep(folder)
-        for leftover in sorted(self._incoming.iterdir()):
-            is_part = leftover.suffix == SUFFIX and ids.is_digest(leftover.stem)
-            if is_part and not self.blob_path(leftover.stem).is_file():
-                Part(leftover, self._disk).trim()
-            else:  # a part beside its blob may be the very same file, whose old name a power cut brought back
-                self._disk.remove(leftover)
+            with tidying(folder):
+                self._disk.sweep(folder)
+        with tidying(self._incoming):
+            for leftover in sorted(self._incoming.iterdir()):
+                with tidying(leftover):
+                    self._sweep_download(leftover)
+
+    def _sweep_download(self, leftover: Path) -> None:
+        is_part = leftover.suffix == SUFFIX and ids.is_digest(leftover.stem)
+        if is_part and not self.blob_path(leftover.stem).is_file():
+            Part(leftover, self._disk).trim()
+        else:  # a part beside its blob may be the very same file, whose old name a power cut brought back
+            self._disk.remove(leftover)
 
     # Which version runs
 
@@ -138,28 +152,65 @@ class Store:
         """Return the index of a version, None where it has not been downloaded.
 
         Raises:
-            LinesideError: `deployment.digest_mismatch` or `package.invalid`.
+            LinesideError: `deployment.digest_mismatch`, also where it cannot be read, or `package.invalid`.
         """
         try:
             data = self.blob_path(digest).read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise failure(self.blob_path(digest), error) from error
+            if error.errno in _NOT_OF_THE_FILE:
+                raise failure(self.blob_path(digest), error) from error
+            raise LinesideError(
+                "deployment.digest_mismatch",
+                f"The index of version {digest[:12]} cannot be read from the disk: {error.strerror}.",
+            ) from error
         if hashlib.sha256(data).hexdigest() != digest:
             raise LinesideError("deployment.digest_mismatch", f"The index of version {digest[:12]} is damaged on disk.")
         return package.read_index(data)
+
+    def mended_index(self, digest: str) -> package.PackageIndex | None:
+        """Return the index of a version, made anew from the version's folder where it is lost or damaged.
+
+        Going back needs no network then. Where the folder is not whole either, a damaged index is removed, so that it
+        is downloaded again, and None is returned.
+
+        Raises:
+            LinesideError: `package.invalid`, or `storage.full` or `storage.corrupt` where the disk refuses.
+        """
+        try:
+            index = self.index(digest)
+        except LinesideError as error:
+            if error.code != "deployment.digest_mismatch":
+                raise
+            index = None
+        if index is not None:
+            return index
+        try:
+            found = self.package(digest)
+        except LinesideError:
+            self._disk.remove(self.blob_path(digest))
+            return None
+        with self.part(digest) as part:
+            part.restart()
+            part.write(package.index_bytes(found.index))
+            self.adopt(digest)
+        log.warning("The index of %s was made anew.", digest[:12], extra={"event": "store.repaired"})
+        return found.index
 
     def missing(self, index: package.PackageIndex) -> tuple[package.PackageFile, ...]:
         """Return the files of a version that have not been downloaded; their content is not looked at."""
         return tuple(file for file in index.files if not self.blob_path(file.digest).is_file())
 
     def damage(self, index: package.PackageIndex) -> Damage | None:
-        """Hash every blob of a version and drop those that are damaged, so that they are downloaded again."""
+        """Hash every blob of a version and drop those that are damaged, so that they are downloaded again.
+
+        One that cannot be read, from a bad sector, is damaged as well.
+        """
         bad = []
         for file in index.files:
             path = self.blob_path(file.digest)
-            if not path.is_file() or path.stat().st_size != file.bytes or package.digest_of_file(path) != file.digest:
+            if _digest_of(path) != file.digest:
                 bad.append(file.digest)
                 self._disk.remove(path)
                 if path.parent.is_dir():  # or a power cut brings it back, to be counted a second time
@@ -190,10 +241,14 @@ class Store:
         """Read a version's package, every byte of it hashed anew.
 
         Raises:
-            LinesideError: `package.incomplete` where it is not installed, `storage.corrupt` where its files are not
-                those it was verified with, or the codes of `wire.package.read_folder`.
+            LinesideError: `package.incomplete` where it is not installed, `storage.corrupt` where its files cannot be
+                read or are not those it was verified with, or the codes of `wire.package.read_folder`.
         """
-        found = package.read_folder(self._packages / digest)
+        folder = self._packages / digest
+        try:
+            found = package.read_folder(folder)
+        except OSError as error:
+            raise failure(folder, error) from error
         if found.digest != digest:
             raise LinesideError(
                 "storage.corrupt", f"{found.folder} no longer holds version {digest[:12]}.", "Deploy it again."
@@ -203,20 +258,43 @@ class Store:
     # Collection
 
     def unneeded(self, keep: Iterable[str]) -> tuple[str, ...]:
-        """Return the packages, blobs and downloads that belong to none of the versions in `keep`, by their digests."""
+        """Return the packages, blobs and downloads that belong to none of the versions in `keep`, by their digests.
+
+        Raises:
+            LinesideError: `storage.corrupt` where it cannot be told at the moment.
+        """
         needed = set(keep)
         for digest in tuple(needed):
-            try:
-                index = self.index(digest)
-            except LinesideError:
-                index = None
-            needed.update(file.digest for file in index.files) if index else None
+            needed.update(self._files_of(digest))
         found = {path.name for path in self._packages.iterdir() if ids.is_digest(path.name)}
         found.update(path.name for path in (self._root / "blobs").glob("??/*") if ids.is_digest(path.name))
         found.update(path.stem for path in self._incoming.glob(f"*{SUFFIX}") if ids.is_digest(path.stem))
         return tuple(sorted(found - needed))
 
+    def _files_of(self, digest: str) -> set[str]:
+        """Return the files of a version by their digests; where its index is lost or damaged, those in its folder."""
+        try:
+            index = self.index(digest)
+        except LinesideError as error:
+            if error.code.startswith("storage."):  # what is needed is not known, so nothing may be collected
+                raise
+            index = None
+        if index is not None:
+            return {file.digest for file in index.files}
+        digests = (_digest_of(path) for path in sorted((self._packages / digest).rglob("*")) if not path.is_dir())
+        return {found for found in digests if found is not None}
+
     def collect(self, digests: Iterable[str]) -> None:
         """Remove packages and blobs."""
         for digest in digests:
             self.drop(digest)
+
+
+def _digest_of(path: Path) -> str | None:
+    """Return a file's digest; None where it is not there or cannot be read, for a bad sector say."""
+    try:
+        return package.digest_of_file(path)
+    except OSError as error:
+        if error.errno in _NOT_OF_THE_FILE:
+            raise failure(path, error) from error
+        return None

@@ -47,14 +47,9 @@ def verify(store: Store, attempt: Attempt, device: compatibility.DeviceFacts) ->
 
 
 def _index(store: Store, digest: str) -> package.PackageIndex:
-    try:
-        index = store.index(digest)
-    except LinesideError as error:
-        if error.code == "deployment.digest_mismatch":
-            store.drop(digest)
-        raise
+    index = store.mended_index(digest)
     if index is None:
-        raise LinesideError("deployment.digest_mismatch", f"The index of {digest[:12]} has gone from the disk.")
+        raise LinesideError("deployment.digest_mismatch", f"The index of {digest[:12]} is damaged, or has gone.")
     return index
 
 
