@@ -63,8 +63,8 @@ def take(args: argparse.Namespace) -> int:
     if time_quality.assess(now, high_water_ms=0).source is TimeSource.SUSPECT:
         raise LinesideError(
             "resource.conflict",
-            f"The clock of this device is wrong: it says {now:%Y-%m-%d %H:%M} UTC. A lock would be over as soon as the clock "
-            "is set.",
+            f"The clock of this device is wrong: it says {now:%Y-%m-%d %H:%M} UTC. A lock would be over as soon as the "
+            "clock is set.",
             "Set it first, by a time server or by hand (as root: timedatectl set-time), then give the lock again.",
         )
     folder = running.data_dir_of(args)

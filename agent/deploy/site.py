@@ -51,6 +51,6 @@ class Site:
             return ""
         here = self._clock.now_utc().astimezone(self._zone)
         return (
-            f"The clock of this device is wrong: it says {here:%Y-%m-%d %H:%M} ({self._zone.key}). No window counts until "
-            "it is set, by a time server or by hand."
+            f"The clock of this device is wrong: it says {here:%Y-%m-%d %H:%M} ({self._zone.key}). No window counts "
+            "until it is set, by a time server or by hand."
         )

@@ -57,8 +57,8 @@ def test_no_window_is_open_while_the_clock_is_wrong_and_a_person_reads_why(tmp_p
     site = Site((NIGHT,), "Europe/Berlin", tmp_path, clock, lambda: right[0])
     assert site.not_now() is HoldReason.MAINTENANCE_WINDOW
     assert site.words() == (
-        "The clock of this device is wrong: it says 1970-01-01 01:00 (Europe/Berlin). No window counts until it is set, "
-        "by a time server or by hand."
+        "The clock of this device is wrong: it says 1970-01-01 01:00 (Europe/Berlin). No window counts until it is "
+        "set, by a time server or by hand."
     )
     anytime = Site((), "Europe/Berlin", tmp_path, clock, lambda: right[0])
     assert anytime.not_now() is None
