@@ -120,6 +120,7 @@ class Keeper:
             return not worker.stop.is_set()
 
         self._tend_shadows()
+        before = self._in_use()
         try:
             while go_on() and self._runner.step(self._desired.current, go_on):
                 self._apply()  # a recipe that waited for a model, or was refused by the former version, may fit now
@@ -128,7 +129,12 @@ class Keeper:
                     break
         except LinesideError as error:
             log.error("A deployment waits: %s", error, extra={"event": "deployment.held"})  # noqa: TRY400
+            if self._in_use() != before:  # it was taken back all the same, or swapped in and not reported
+                self._apply()
         self._see_to_shadows(go_on)
+
+    def _in_use(self) -> dict[str, str | None]:
+        return {model: self._stations.inferring(model) for model in self._stations.models}
 
     def _tend_shadows(self) -> None:
         """Stop candidates that are no longer wanted, or that take the memory a deployment needs, before it goes on."""

@@ -6,6 +6,7 @@ import logging
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, assert_never
 
 from agent.clock import Clock
@@ -129,20 +130,30 @@ class Runner:
         self._models: dict[str, desired.DesiredModel] = {}
         self._progress: dict[str, ProbationReport | None] = {}
         self._told_of_pins = False
+        self._served = ""
 
     # At boot
 
     def recover(self, *, ended: Ending = Ending.CLEAN) -> None:
         """Bring store and journal in order (`boot.recover`); call it once, at start, before any model is loaded."""
         boot.recover(self._store, self._journal, ended=ended)
-        self._orders.sweep()
         attempts = [self._journal.of(model).attempt for model in self._journal.models()]
+        for attempt in attempts:
+            if attempt is not None:
+                self._observed.recall(attempt)
+        try:
+            self._sweep_beside(attempts)
+        except LinesideError as error:  # nothing of it is needed to load a model
+            log.error("Orders and imports are not tidied up: %s", error, extra={"event": "store.not_swept"})  # noqa: TRY400
+
+    def _sweep_beside(self, attempts: list[Attempt | None]) -> None:
+        """Remove what commands have left that nobody needs any more: answers, and what was staged for imports."""
+        self._orders.sweep()
         ordered = {order.digest for order in self._orders.pending() if order.digest is not None}
         underway = {attempt.digest for attempt in attempts if attempt is not None and not attempt.has_ended}
         bundle.sweep(self._store.root, ordered | underway)
         for attempt in attempts:
             if attempt is not None:
-                self._observed.recall(attempt)
                 self._tidy(attempt.model)
 
     def models_in_use(self) -> tuple[str, ...]:
@@ -184,26 +195,60 @@ class Runner:
 
         Raises:
             LinesideError: `storage.full` or `storage.corrupt` where the journal or the store cannot be written, or what
-                `reports` raises; calling again later goes on where it stopped.
+                `reports` raises; calling again later goes on where it stopped. What else there was to do was done.
         """
         models = self._wanted_here(wanted)
         if {entry.shadow for entry in models.values()} != {entry.shadow for entry in self._models.values()}:
             self._may_hold_unneeded = True  # a candidate nobody asks for any more leaves its bytes behind
         self._models = models
-        if self._desk.take():
-            return True
-        for model in sorted({*models, *self._journal.models()}):
-            self._logbook.report(model)
-            self._logbook.count_time(model, self._observed.of)
-            entry = models.get(model)
-            is_known = wanted is not None
-            facts = self._outlook.facts(model, entry, self._unneeded if is_known else tuple, document_known=is_known)
-            self._note_progress(model, facts.attempt)
-            step = plan.plan(self._store.installed(model), entry, facts)
-            if step is not None:
-                self._execute(step, model, entry, go_on)
-                return True
-        return False
+        turns = [self._desk.take]
+        turns += [partial(self._serve, model, go_on, document_known=wanted is not None) for model in self._in_turn()]
+        troubles = []
+        is_done = False
+        for turn in turns:
+            try:
+                is_done = turn()
+            except LinesideError as error:  # which keeps none of the others waiting: one may have to be taken back
+                troubles.append(error)
+            if is_done:
+                break
+        if troubles:
+            raise troubles[0]
+        return is_done
+
+    def _in_turn(self) -> list[str]:
+        """Return the models in the order in which they are served, for a step may be a long piece of a download.
+
+        First those of which a version has just begun to judge parts, then those a person beside the machine waits for.
+        Among equals the one behind the model served last begins.
+        """
+
+        def turn(model: str) -> tuple[int, bool, str]:
+            attempt = self._journal.of(model).attempt
+            rank = 2
+            if attempt is not None and not attempt.has_ended:
+                if attempt.state in (S.ACTIVATING, S.PROBATION):
+                    rank = 0
+                elif attempt.origin is Origin.DEVICE:
+                    rank = 1
+            return rank, model <= self._served, model
+
+        return sorted({*self._models, *self._journal.models()}, key=turn)
+
+    def _serve(self, model: str, go_on: Callable[[], bool], *, document_known: bool) -> bool:
+        """Do the next step of a model, if there is one; return whether there was."""
+        self._logbook.report(model)
+        self._logbook.count_time(model, self._observed.of)
+        unneeded = self._unneeded if document_known else tuple
+        entry = self._models.get(model)
+        facts = self._outlook.facts(model, entry, unneeded, document_known=document_known)
+        self._note_progress(model, facts.attempt)
+        step = plan.plan(self._store.installed(model), entry, facts)
+        if step is None:
+            return False
+        self._execute(step, model, entry, go_on)
+        self._served = model
+        return True
 
     def _note_progress(self, model: str, attempt: Attempt | None) -> None:
         """Keep what the status tells of a probation; it is asked for on other threads."""

@@ -111,10 +111,10 @@ class DeviceAtHand:
             available_mb=lambda: None,
         )
         runner.recover()
-        self.activator.in_use = None
+        self.activator.versions.clear()
         for model in runner.models_in_use():
             first = next(runner.boot_choices(model), None)
-            self.activator.in_use = first.digest if first else None
+            self.activator.versions[model] = first.digest if first else None
         return runner
 
     def _run(self, runner: Runner) -> None:

@@ -266,3 +266,21 @@ def test_a_model_that_only_a_later_recipe_needs_is_loaded_when_that_recipe_comes
     api.document = replace(FIRST, revision=2)
     until(lambda: len(stations.activated) == 2)
     until(lambda: stations.applied[-2:] == [2, 2])
+
+
+def test_recipes_are_applied_anew_where_another_version_is_in_use_though_its_deployment_waits(
+    tmp_path: Path, run: Callable[[Keeper], None]
+) -> None:
+    """A faulty version is taken back while nothing can be written; a recipe that it was refused for may fit now."""
+    stations, runner = Stations(), Runner()
+
+    def takes_back(_wanted: Desired | None, _go_on: Callable[[], bool]) -> bool:
+        runner.calls.append("takes back")
+        stations.activated.append("former")
+        raise LinesideError("storage.full", "No room.")
+
+    runner.boot_choices = lambda _model: iter(())  # type: ignore[method-assign]
+    runner.step = takes_back  # type: ignore[method-assign]
+    run(keeper_of(tmp_path, Api(FIRST), runner, stations))
+    until(lambda: len(runner.calls) >= 4)
+    assert len(stations.applied) == 2, "after the document had come, and after the change; not at each failure"
