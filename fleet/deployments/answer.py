@@ -25,7 +25,7 @@ _AWAITED: Final[Mapping[HoldReason, str]] = {
 
 def of(one: Gathered) -> str:
     """Return the one sentence."""
-    what = f"{one.model} {words_of(one.digest, one.release)}"
+    what = f"{one.model} {words_of(one.digest, one.release, registered=one.registered_at is not None)}"
     newest = one.asked[-1] if one.asked else None
     if one.runs_digest == one.digest:
         return _has_it(one, what, newest)
@@ -56,7 +56,8 @@ def _has_it(one: Gathered, what: str, newest: Asked | None) -> str:
 def _ended(one: Gathered, newest: Asked) -> str:
     if newest.state in (DeploymentState.SUCCEEDED, DeploymentState.ALREADY_INSTALLED):
         when = f" at {stamp(newest.ended_at)}" if newest.ended_at is not None else ""
-        why = one.deviation or f"runs {words_of(one.runs_digest, one.runs_release)} now"
+        runs = words_of(one.runs_digest, one.runs_release, registered=one.runs_registered)
+        why = one.deviation or f"runs {runs} now"
         ask = f"`lineside-fleet desired set {one.device} --model {one.model}={one.release} --retry` asks for it again."
         return f"it had it{when}, but {one.model} {why}. {ask if one.desired_digest == one.digest else ''}".rstrip()
     reason = newest.reason.rstrip(".")

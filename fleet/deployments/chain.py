@@ -30,7 +30,7 @@ def of(gathered: Gathered) -> Chain:
 
 def _past(one: Gathered) -> list[Fact]:
     facts: list[Fact] = []
-    name = f"{one.model} {words_of(one.digest, one.release)}"
+    name = f"{one.model} {words_of(one.digest, one.release, registered=one.registered_at is not None)}"
     if one.registered_at is not None:
         facts.append(Fact(at=one.registered_at, source=REGISTRY, text=f"{name} was registered by {one.registered_by}."))
     for asked in one.asked:
@@ -89,13 +89,13 @@ def _of_report(told: Told) -> Fact:
 
 def _present(one: Gathered) -> list[Fact]:
     facts: list[Fact] = []
-    if one.reported_at is None:
+    if one.reported_at is None and one.runs_digest is None:
         facts.append(Fact(at=one.now, source=FLEET, text=f"{one.device} has not told yet what it runs."))
     elif one.runs_digest is None:
         facts.append(Fact(at=one.now, source=DEVICE, text=f"{one.device} runs no version of {one.model}."))
     else:
         since = f" since {stamp(one.runs_since)}" if one.runs_since is not None else ""
-        what = words_of(one.runs_digest, one.runs_release)
+        what = words_of(one.runs_digest, one.runs_release, registered=one.runs_registered)
         facts.append(Fact(at=one.now, source=DEVICE, text=f"{one.device} runs {one.model} {what}{since}."))
     if one.deviation:
         facts.append(Fact(at=one.now, source=FLEET, text=f"{one.model} {one.deviation}."))

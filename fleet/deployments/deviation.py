@@ -83,11 +83,18 @@ def of(account: Account) -> Deviation | None:
     return _not_desired(account)
 
 
-def words_of(digest: str | None, release: int | None) -> str:
-    """Return a version as people name it."""
+def words_of(digest: str | None, release: int | None, *, registered: bool = True) -> str:
+    """Return a version as people name it.
+
+    Args:
+        registered: whether the registry knows the digest; else the release is the device's word alone, and the registry
+            may have another version under it.
+    """
     if digest is None:
         return "nothing"
-    return f"release {release}" if release is not None else f"an unknown release ({digest[:12]})"
+    if release is None:
+        return f"an unknown release ({digest[:12]})"
+    return f"release {release}" if registered else f"release {release} ({digest[:12]})"
 
 
 def asked_by(origin: Origin, by: str) -> str:
@@ -117,4 +124,5 @@ def _not_desired(account: Account) -> Deviation | None:
 def _version(account: Account, digest: str | None) -> str:
     placed = account.installed
     told = placed.release if placed is not None and placed.digest == digest else None
-    return words_of(digest, account.releases.get(digest or "", told))
+    known = account.releases.get(digest or "")
+    return words_of(digest, told if known is None else known, registered=known is not None)

@@ -60,10 +60,11 @@ def of(
         )
     reported = codec.decode(device.reported.encode(), Reported) if device.reported is not None else None
     document = session.get(DesiredDocument, device.id)
-    runs = next((one.digest for one in reported.models if one.model == model), None) if reported is not None else None
+    release_there, registered = _release_of(session, device.id, model, runs)
     interval = next((one for one in reversed(running.intervals(session, device.id, model)) if one.until is None), None)
     told = {} if reported is None else {device.id: reported}
     known = drift.known(session, [device.id], told)
+    runs = drift.in_use(device.id, known, reported).get(model)
     deviations = [one for one in drift.deviations(device.id, known, reported) if one.model == model]
     return chain.of(
         Gathered(
@@ -86,7 +87,8 @@ def of(
             reported_at=device.reported_at,
             refusals=reported.refusals if reported is not None else (),
             runs_digest=runs,
-            runs_release=_release_of(session, device.id, model, runs),
+            runs_release=release_there,
+            runs_registered=registered,
             runs_since=interval.since if interval is not None and interval.digest == runs else None,
             deviation=deviations[0].text if deviations else "",
             asked=[_asked(session, row, device, limits, now) for row in rows],
@@ -145,12 +147,13 @@ def _asked(session: Session, row: Deployment, device: Device, limits: Limits, no
         ended_at=row.ended_at,
         reports=_reports(session, row.id),
         waits=waits,
-        behind="" if local is None else _behind(local),
+        behind="" if local is None else _behind(session, local),
     )
 
 
-def _behind(local: Deployment) -> str:
-    what = deviation.words_of(local.digest, local.release)
+def _behind(session: Session, local: Deployment) -> str:
+    registered = session.get(ModelVersion, local.digest) is not None
+    what = deviation.words_of(local.digest, local.release, registered=registered)
     return f"{what} was {deviation.asked_by(Origin.DEVICE, local.by)} and is {local.state.replace('_', ' ')}"
 
 
@@ -167,21 +170,18 @@ def _reports(session: Session, deployment: str) -> Sequence[Told]:
     ]
 
 
-def _release_of(session: Session, device: str, model: str, digest: str | None) -> int | None:
-    """Return a version's release by the registry, else by what the device told of it."""
-    if digest is None:
-        return None
-    version = session.get(ModelVersion, digest)
-    if version is not None:
-        return version.release
-    return _told(
-        session.exec(
-            select(Deployment)
-            .where(Deployment.device == device)
-            .where(Deployment.model == model)
-            .where(Deployment.digest == digest)
-        ).all()
-    )
+def _release_of(session: Session, device: str, model: str, digest: str | None) -> tuple[int | None, bool]:
+    """Return a version's release by the registry, else by what the device told of it; and whether it is registered."""
+    version = session.get(ModelVersion, digest) if digest is not None else None
+    if digest is None or version is not None:
+        return (version.release if version is not None else None), True
+    rows = session.exec(
+        select(Deployment)
+        .where(Deployment.device == device)
+        .where(Deployment.model == model)
+        .where(Deployment.digest == digest)
+    ).all()
+    return _told(rows), False
 
 
 def _told(rows: Sequence[Deployment]) -> int | None:

@@ -88,6 +88,7 @@ class Gathered:
         read_revision: of the newest document that the device says it has read.
         refusals: what the device says it cannot do of what is desired.
         runs_digest, runs_release, runs_since: what the device infers with.
+        runs_registered: whether the registry knows that; else its release is the device's word alone.
         deviation: drift, or that what runs is not what is desired; in words.
         asked: deployments of this version there, the oldest first.
     """
@@ -113,5 +114,6 @@ class Gathered:
     runs_digest: str | None = None
     runs_release: int | None = None
     runs_since: datetime | None = None
+    runs_registered: bool = True
     deviation: str = ""
     asked: Sequence[Asked] = ()

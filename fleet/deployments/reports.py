@@ -108,13 +108,14 @@ def _found(session: Session, report: DeploymentReport, message: Received) -> Dep
     """Make the row of a deployment that the fleet learns of by this report."""
     local = report.origin is Origin.DEVICE
     version = session.get(ModelVersion, report.digest)
+    # The device tells what its copy of the version says of itself, 0 where that cannot be read.
     known = version.release if version is not None and version.model == report.model else None
     row = Deployment(
         id=report.deployment_id,
         device=message.device,
         model=report.model,
         digest=report.digest,
-        release=report.release if report.release is not None else known,
+        release=known if known is not None else report.release or None,
         origin=report.origin.value,
         by=report.by,
         state=report.state.value,

@@ -88,7 +88,11 @@ NOBODY = "nobody has asked for it: the desired document (revision 4, by operator
         (replace(HAS, asked=[PROBATION]), True, "probation has seen 34 of 100 parts, 1 of them without verdict, looks"),
         (replace(HAS, asked=[SILENT]), True, "although its newest deployment ended as timed out."),
         (replace(HAS, desired_digest=A, desired_release=2), True, "although the desired document (revision 4, by"),
-        (replace(BASE, registered_at=None), False, NOT + "the registry has no such version"),
+        (
+            replace(BASE, registered_at=None),
+            False,
+            "cell-1 has not got parts release 3 (bbbbbbbbbbbb) because the registry has no such version",
+        ),
         (replace(BASE, desired_release=2, desired_digest=A), False, NOT + NOBODY + " release 2."),
         (replace(BASE, desired_release=None, desired_digest=None), False, "names no version of parts."),
         (replace(BASE, revoked_at=hour(6)), False, NOT + "the device is revoked"),

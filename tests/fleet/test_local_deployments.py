@@ -79,6 +79,43 @@ def test_an_import_at_the_device_is_known_by_its_first_report(stand: Stand) -> N
     assert shown(stand, third)["release"] == 7, "the device told it"
 
 
+def test_of_a_version_that_the_registry_knows_its_release_is_believed(stand: Stand) -> None:
+    stand.enrol("cell-1")
+    known = stand.push("parts", 4)
+    # an agent whose index of the version is damaged tells 0
+    take(stand, report(LOCAL, known, S.DOWNLOADING, release=0, origin=Origin.DEVICE))
+    assert shown(stand, LOCAL)["release"] == 4
+    other = LOCAL[:-1] + "2"
+    take(stand, report(other, FOREIGN, S.DOWNLOADING, release=0, origin=Origin.DEVICE))
+    assert shown(stand, other)["release"] is None, "no version has release 0"
+
+
+def test_a_version_that_only_calls_itself_a_release_is_told_from_that_release(stand: Stand) -> None:
+    stand.enrol("cell-1")
+    stand.push("parts", 4)
+    five = stand.push("parts", 5, model=b"5")
+    stand.advance(minutes=1)
+    local = {"origin": Origin.DEVICE, "by": "anna", "at": stand.now}
+    take(stand, report(LOCAL, FOREIGN, S.SUCCEEDED, 7, release=4, inferring_digest=FOREIGN, **local))
+    says(stand, FOREIGN, 1)
+    path = "/devices/cell-1/models/parts/explain"
+    found = stand.send("GET", path, params={"release": "4"}).json()
+    assert "cell-1 has not got parts release 4 because nobody has asked for it" in found["answer"]
+    texts = [fact["text"] for fact in found["facts"]]
+    assert any(text.startswith("cell-1 runs parts release 4 (dddddddddddd) since") for text in texts), texts
+    itself = stand.send("GET", path, params={"digest": FOREIGN}).json()
+    assert itself["answer"].startswith("cell-1 has parts release 4 (dddddddddddd): it runs it")
+    asked = stand.desire("cell-1", {"parts": 5})["models"][0]["deployment_id"]
+    second = LOCAL[:-1] + "2"
+    take(stand, report(second, FOREIGN, S.DOWNLOADING, release=4, **local))
+    behind = stand.send("GET", path, params={"release": "5"}).json()["answer"]
+    assert "because release 4 (dddddddddddd) was asked for at the device by anna and is downloading" in behind
+    take(stand, report(asked, five, S.REFUSED, 2))
+    take(stand, report(second, FOREIGN, S.ALREADY_INSTALLED, 2, release=4, **local))
+    (wrong,) = deviations(stand)[1]
+    assert wrong.startswith("runs release 4 (dddddddddddd), asked for at the device by anna; desired is release 5")
+
+
 def test_a_report_on_a_deployment_the_database_forgot_is_taken_and_says_so(stand: Stand) -> None:
     stand.enrol("cell-1")
     assert take(stand, report(LOCAL, FOREIGN, S.SUCCEEDED, 8, inferring_digest=FOREIGN)).refused == ()
