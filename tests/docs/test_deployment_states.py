@@ -13,6 +13,8 @@ from wire.errors import REGISTER
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "deployment-states.md").read_text(encoding="utf-8")
 EVENTS = {
     "journal.damaged",
+    "journal.held",
+    "store.repaired",
     "deployment.shifted",
     "deployment.awaits_confirmation",
     "deployment.reverted",
