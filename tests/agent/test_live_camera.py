@@ -338,17 +338,28 @@ def test_descriptors_are_as_many_after_ten_more_restarts() -> None:
     feed = feed_of("front", camera({"fault": "die", "after": 1, "fps": 200}))
     feed.open()
     consumer = Consumer(feed)
-    seen: list[int] = []
-    for restarts in (3, 13):
-        eventually(lambda at=restarts: feed.health().restarts >= at, 30)  # type: ignore[misc]
-        lows = []
-        for _ in range(50):  # between two processes there is none
-            lows.append(descriptors())
-            time.sleep(0.01)
-        seen.append(min(lows))
+
+    def between_two_processes() -> int:
+        """The fewest descriptors while there is no camera's process; one that is being started has some already."""
+        counted: list[int] = []
+
+        def have_counted() -> bool:
+            if feed.health().process_id is None:
+                found = descriptors()
+                if feed.health().process_id is None:
+                    counted.append(found)
+            return len(counted) == 5
+
+        eventually(have_counted, 60, "a count between two processes")
+        return min(counted)
+
+    eventually(lambda: feed.health().restarts >= 3, 60)
+    before = between_two_processes()
+    eventually(lambda: feed.health().restarts >= 13, 60)
+    after = between_two_processes()
     consumer.close()
 
-    assert seen[1] <= seen[0]
+    assert after <= before
 
 
 PARENT = """

@@ -76,14 +76,14 @@ def test_a_station_that_is_always_busy_does_not_starve_one_with_a_far_deadline()
 
     def busy() -> None:
         while not stop.is_set():
-            with turns.turn(in_ms(30)):
+            with turns.turn(in_ms(200)):
                 time.sleep(0.005)
 
     threads = [threading.Thread(target=busy) for _ in range(4)]
     for thread in threads:
         thread.start()
     try:
-        with turns.turn(in_ms(400)) as granted:
+        with turns.turn(in_ms(600)) as granted:  # due before those that come later than in 400 ms
             assert granted
     finally:
         stop.set()
