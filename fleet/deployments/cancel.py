@@ -9,14 +9,16 @@ from sqlmodel import Session, col, select
 
 from fleet.audit import service as audit
 from fleet.auth.actor import Actor
-from fleet.deployments import document, service
+from fleet.deployments import document, drift, service
 from fleet.deployments.tables import Deployment
+from fleet.devices.tables import Device
 from fleet.registry.tables import ModelVersion
 from wire import codec
 from wire.deployment import DeploymentState, Origin
 from wire.desired import Desired, DesiredModel
 from wire.errors import LinesideError
 from wire.manifest import Manifest
+from wire.messages import Reported
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +104,7 @@ def _require_cancelable(row: Deployment) -> None:
 
 def _former(session: Session, row: Deployment) -> tuple[Deployment, ModelVersion] | None:
     """Return what ran before a deployment: the newest that succeeded there, of a version the registry has."""
-    return session.exec(
+    found = session.exec(
         select(Deployment, ModelVersion)
         .join(ModelVersion, col(ModelVersion.digest) == col(Deployment.digest))
         .where(Deployment.device == row.device)
@@ -112,6 +114,20 @@ def _former(session: Session, row: Deployment) -> tuple[Deployment, ModelVersion
         .where(col(Deployment.installed_at).is_not(None))
         .order_by(col(Deployment.installed_at).desc(), col(Deployment.id).desc())
     ).first()
+    for named in drift.named(session, _reported(session, row.device)):
+        version = session.get(ModelVersion, named.digest)
+        if named.id == row.id or named.model != row.model or version is None or version.model != row.model:
+            continue
+        if drift.newer(found[0] if found is not None else None, named) is named:
+            return named, version
+    return found
+
+
+def _reported(session: Session, device: str) -> dict[str, Reported]:
+    row = session.get(Device, device)
+    if row is None or row.reported is None:
+        return {}
+    return {device: codec.decode(row.reported.encode(), Reported)}
 
 
 def _as_desired(deployment: Deployment, version: ModelVersion) -> DesiredModel:

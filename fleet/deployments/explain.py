@@ -60,11 +60,11 @@ def of(
         )
     reported = codec.decode(device.reported.encode(), Reported) if device.reported is not None else None
     document = session.get(DesiredDocument, device.id)
-    release_there, registered = _release_of(session, device.id, model, runs)
     interval = next((one for one in reversed(running.intervals(session, device.id, model)) if one.until is None), None)
     told = {} if reported is None else {device.id: reported}
     known = drift.known(session, [device.id], told)
     runs = drift.in_use(device.id, known, reported).get(model)
+    release_there, registered = _release_of(session, device.id, model, runs)
     deviations = [one for one in drift.deviations(device.id, known, reported) if one.model == model]
     return chain.of(
         Gathered(

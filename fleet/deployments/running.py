@@ -3,19 +3,22 @@
 A device tells the digest of its session in its states and in each report on a deployment. These arrive out of order: a
 state comes at once, a report may wait in the outbox for weeks. So each word is set into the line of changes at its own
 time: it adds nothing where the change before it says the same, and it replaces the change after it where that one says
-the same (the version ran earlier than was known).
+the same (the version ran earlier than was known). Only a live state is always the newest word, even where the device's
+clock has been set back meanwhile.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, func, select
 
 from fleet.deployments.tables import VersionChange
 from fleet.devices.tables import Device
+from wire.messages import RunningModel
 
 CLOCK_SLACK: Final = timedelta(seconds=30)
 
@@ -29,6 +32,49 @@ class Interval:
     since: datetime
     until: datetime | None
     deployment_id: str | None
+
+
+def observe_state(
+    session: Session, *, device: str, models: Sequence[RunningModel], at: datetime, received_at: datetime
+) -> None:
+    """Set into the line of changes what a device's live state says: what it does not list runs no more.
+
+    Args:
+        at: by the device's clock. Where an older word has a later time that clock was set back since, and the time of
+            receipt stands in for it.
+    """
+    former = {change.model: change for change in newest(session, [device])}
+    listed = {model.model: model for model in models}
+    for name in sorted(listed.keys() | former.keys()):
+        model, change = listed.get(name), former.get(name)
+        set_back = change is not None and change.since > at + CLOCK_SLACK
+        observe(
+            session,
+            device=device,
+            model=name,
+            digest=model.digest if model is not None else None,
+            at=received_at if set_back else at,
+            received_at=received_at,
+            deployment_id=model.deployment_id if model is not None else None,
+        )
+
+
+def newest(session: Session, devices: Sequence[str]) -> Sequence[VersionChange]:
+    """Return the newest change of each model of some devices."""
+    latest = (
+        select(VersionChange.device, VersionChange.model, func.max(VersionChange.since).label("since"))
+        .where(col(VersionChange.device).in_(devices))
+        .group_by(col(VersionChange.device), col(VersionChange.model))
+        .subquery()
+    )
+    return session.exec(
+        select(VersionChange).join(
+            latest,
+            (col(VersionChange.device) == latest.c.device)
+            & (col(VersionChange.model) == latest.c.model)
+            & (col(VersionChange.since) == latest.c.since),
+        )
+    ).all()
 
 
 def observe(

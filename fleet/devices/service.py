@@ -64,16 +64,7 @@ def absorb_state(session: Session, state: State, now: datetime) -> bool:
         row.reported_at = now
         row.agent_version = state.reported.agent_version
         row.architecture = state.reported.architecture
-        for model in state.reported.models:
-            running.observe(
-                session,
-                device=row.id,
-                model=model.model,
-                digest=model.digest,
-                at=state.at or now,
-                received_at=now,
-                deployment_id=model.deployment_id,
-            )
+        running.observe_state(session, device=row.id, models=state.reported.models, at=state.at or now, received_at=now)
     session.add(row)
     session.flush()
     return True
