@@ -194,7 +194,7 @@ def load(package: packages.Package, options: RuntimeOptions) -> OnnxSession:
 
 
 def build(path: Path, options: RuntimeOptions) -> onnxruntime.InferenceSession:
-    """Build onnxruntime's session: by path (bytes would stall the other threads), spinning and arena off.
+    """Build onnxruntime's session: by path (bytes would stall the other threads), spinning off.
 
     Args:
         path: of a model file that was checked.
@@ -289,7 +289,9 @@ def _settings(options: RuntimeOptions) -> onnxruntime.SessionOptions:
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
     settings.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    settings.enable_cpu_mem_arena = False
+    # A session keeps what its looks need. Without it all share the process's heap: whenever another session has looked,
+    # or memory was given back to the system, a part waits for as much as a look takes, page by page.
+    settings.enable_cpu_mem_arena = True
     settings.log_severity_level = _LOG_ERRORS_ONLY
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     settings.add_session_config_entry("session.inter_op.allow_spinning", "0")

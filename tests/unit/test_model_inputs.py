@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -381,6 +382,25 @@ def test_what_a_closed_session_held_goes_back_to_the_system(shared_data: Path) -
 
     assert loaded - before > 20
     assert resident_mb() - before < 0.4 * (loaded - before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="page faults of one thread are Linux's")
+def test_a_look_waits_for_no_memory_after_another_session_was_built_looked_and_went(shared_data: Path) -> None:
+    model = shared_data / "models" / "yolox_nano_weeds_416.onnx"
+    picture = np.zeros((1, 3, 416, 416), dtype=np.float32)
+    serving = runtime.build(model, runtime.RuntimeOptions())
+    for _ in range(4):
+        serving.run(None, {"images": picture})
+    other = runtime.build(model, runtime.RuntimeOptions())
+    other.run(None, {"images": picture})
+    del other
+    runtime.trim()
+
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    serving.run(None, {"images": picture})
+    faults = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
+
+    assert faults < 300, "pages of 4 KiB; a look of this model takes some 5 MB"
 
 
 def resident_mb() -> float:
