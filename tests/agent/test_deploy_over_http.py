@@ -81,9 +81,10 @@ class Line:
 
 
 @pytest.fixture
-def silence_s() -> float:
-    """Seconds without a byte after which a line counts as stalled."""
-    return 0.15
+def silence_s(request: pytest.FixtureRequest) -> float:
+    """Seconds without a byte after which a line counts as stalled: many where none stalls, as a machine may be busy."""
+    given = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    return 0.5 if str(given.get("fault", "")).startswith("stall") else 5.0
 
 
 @pytest.fixture
@@ -199,7 +200,6 @@ FOR_EVER = {
 }
 
 
-@pytest.mark.parametrize("silence_s", [5.0], ids=["patient"])  # no answer stalls here: a busy machine is not one either
 @pytest.mark.parametrize("fault", FOR_EVER)
 def test_each_lasting_fault_ends_as_documented_within_its_budget(server: FlakyServer, line: Line, fault: str) -> None:
     state, code, requests, hours = FOR_EVER[fault]
@@ -226,7 +226,6 @@ WAITED_FOR = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("silence_s", [5.0], ids=["patient"])
 @pytest.mark.parametrize("fault", WAITED_FOR)
 def test_what_may_go_away_is_waited_for_until_the_time_is_over(server: FlakyServer, line: Line, fault: str) -> None:
     give_an_hour(line)
@@ -245,7 +244,6 @@ def test_a_redirect_is_not_followed_to_another_server(server: FlakyServer, line:
         assert other.asked == []
 
 
-@pytest.mark.parametrize("silence_s", [5.0], ids=["patient"])
 def test_a_line_that_drips_is_left_now_and_then_and_loses_nothing(server: FlakyServer, line: Line) -> None:
     """Slower than the slowest accepted pace: a line that is held open for ever would hold the deployment."""
     server.faults, server.always = [f"drop {MODEL_BYTES - 24_000}"], "drip 4000"
@@ -264,6 +262,7 @@ def test_answers_of_no_use_are_not_counted_while_each_brings_bytes(server: Flaky
     assert server.sent[model_of(line.found)] == MODEL_BYTES
 
 
+@pytest.mark.parametrize("silence_s", [0.15], ids=["impatient"])  # about fifty times
 def test_a_line_that_stalls_for_ever_is_given_up_when_the_time_is_over(server: FlakyServer, line: Line) -> None:
     give_an_hour(line)
     server.always = "stall 0"
