@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
-from sqlmodel import Session, SQLModel, col, delete, select, update
+from sqlmodel import Session, col, update
 
 from fleet import db
 from fleet.absorb import Absorbed, Received
@@ -15,7 +15,7 @@ from fleet.audit import service as audit
 from fleet.auth.actor import Actor
 from fleet.deployments import running
 from fleet.deployments import service as deployments
-from fleet.devices import presence
+from fleet.devices import presence, retention
 from fleet.devices.tables import Device, DeviceEvent, DeviceHealth
 from wire import codec
 from wire.errors import LinesideError
@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 
 HEALTH_KEPT: Final = 8640  # a day of one every 10 s
 EVENTS_KEPT: Final = 10_000
-PRUNE_EVERY: Final = 64
 
 
 def require(session: Session, device: str) -> Device:
@@ -100,11 +99,11 @@ class HealthSlice:
                 "received_at": message.received_at,
                 "body": codec.encode(message.body).decode(),
             }
-            for message in messages
+            for message in retention.worth_keeping(session, DeviceHealth, messages, HEALTH_KEPT)
         ]
         new = db.insert_ignoring(session, DeviceHealth, rows)
         _seen(session, messages)
-        _prune(session, DeviceHealth, messages, HEALTH_KEPT)
+        retention.prune(session, DeviceHealth, messages, HEALTH_KEPT)
         return Absorbed(accepted=len(messages), duplicates=len(messages) - new)
 
 
@@ -124,11 +123,11 @@ class EventSlice:
                 "severity": message.body.severity.value,
                 "text": message.body.text,
             }
-            for message in messages
+            for message in retention.worth_keeping(session, DeviceEvent, messages, EVENTS_KEPT)
         ]
         new = db.insert_ignoring(session, DeviceEvent, rows)
         _seen(session, messages)
-        _prune(session, DeviceEvent, messages, EVENTS_KEPT)
+        retention.prune(session, DeviceEvent, messages, EVENTS_KEPT)
         return Absorbed(accepted=len(messages), duplicates=len(messages) - new)
 
 
@@ -145,14 +144,3 @@ def _seen(session: Session, messages: Sequence[Received]) -> None:
             .where(col(Device.last_seen_at).is_(None) | (col(Device.last_seen_at) < at))
             .values(last_seen_at=at)
         )
-
-
-def _prune(session: Session, table: type[SQLModel], messages: Sequence[Received], kept: int) -> None:
-    """Delete all but the newest rows of each device, now and then, so that storage per device stays constant."""
-    rows: Any = table
-    for device in sorted({message.device for message in messages if message.seq % PRUNE_EVERY == 0}):
-        edge = session.exec(
-            select(rows.id).where(rows.device == device).order_by(rows.id.desc()).offset(kept).limit(1)
-        ).first()
-        if edge is not None:
-            session.exec(delete(rows).where(rows.device == device).where(rows.id <= edge))

@@ -11,7 +11,8 @@ import msgspec
 from sqlalchemy import case, func
 from sqlmodel import Session, col, select
 
-from fleet.devices.tables import Device, DeviceHealth
+from fleet.devices import retention
+from fleet.devices.tables import DeviceHealth
 from fleet.ingest.route import HELD
 from fleet.ingest.tables import QuarantineRow
 
@@ -45,22 +46,8 @@ class OutboxView:
 def of(session: Session, devices: Sequence[str]) -> list[OutboxView]:
     """Return the outboxes of devices, in their order."""
     kept = _quarantined(session, devices)
-    newest = _newest(session, devices)
+    newest = retention.newest_health(session, devices)
     return [_view(device, newest.get(device), *kept.get(device, (0, 0))) for device in devices]
-
-
-def _newest(session: Session, devices: Sequence[str]) -> dict[str, DeviceHealth]:
-    """Return the newest health of each device, in one statement that reads one index entry for each."""
-    newest = (
-        select(func.max(DeviceHealth.id))
-        .where(col(DeviceHealth.device) == col(Device.id))
-        .correlate(Device)
-        .scalar_subquery()
-    )
-    rows = session.exec(
-        select(DeviceHealth).join(Device, col(DeviceHealth.id) == newest).where(col(Device.id).in_(devices))
-    )
-    return {row.device: row for row in rows}
 
 
 def _quarantined(session: Session, devices: Sequence[str]) -> dict[str, tuple[int, int]]:

@@ -12,6 +12,7 @@ from sqlmodel import Session, col, select
 from fleet.deployments import drift
 from fleet.deployments.deviation import Deviation
 from fleet.deployments.tables import Deployment, VersionChange
+from fleet.devices import retention
 from fleet.devices.tables import Device, DeviceHealth
 from fleet.inspections import moments
 from fleet.inspections import service as inspections
@@ -50,7 +51,7 @@ def take(session: Session, is_present: Callable[[str], bool], now: datetime) -> 
     since = _since(session, names)
     deployments = _deployments_of(session, desired.values())
     minutes = inspections.verdicts_per_minute(session, now - MIX_WINDOW)
-    health = _health(session, names)
+    health = retention.newest_health(session, names)
     devices = [
         {
             "key": device.id,
@@ -109,16 +110,6 @@ def _since(session: Session, names: list[str]) -> dict[tuple[str, str], datetime
 def _deployments_of(session: Session, desired: Iterable[Desired]) -> dict[str, Deployment]:
     wanted = [model.deployment_id for one in desired for model in one.models]
     return {row.id: row for row in session.exec(select(Deployment).where(col(Deployment.id).in_(wanted)))}
-
-
-def _health(session: Session, names: list[str]) -> dict[str, DeviceHealth]:
-    newest = (
-        select(func.max(DeviceHealth.id)).where(col(DeviceHealth.device) == col(Device.id)).correlate(Device)
-    ).scalar_subquery()
-    rows = session.exec(
-        select(DeviceHealth).join(Device, col(DeviceHealth.id) == newest).where(col(Device.id).in_(names))
-    )
-    return {row.device: row for row in rows}
 
 
 def _running(

@@ -11,6 +11,7 @@ from sqlalchemy import text, tuple_
 from sqlmodel import Session, col, func, select
 
 from fleet.deployments.tables import DesiredDocument
+from fleet.devices import retention
 from fleet.devices.tables import Device, DeviceHealth
 from fleet.inspections import moments
 from fleet.registry.tables import ModelVersion
@@ -103,9 +104,9 @@ def evidence(session: Session, model: str, digest: str, device: str | None = Non
     )
     names = [device] if device is not None else sorted(asked | kept.keys())
     rows = {row.id: row for row in session.exec(select(Device).where(col(Device.id).in_(names)))}
-    health = _newest_health(session, names)
+    newest = retention.newest_health(session, names)
     return [
-        _evidence(rows[name], model, digest, name in asked, kept.get(name, 0), health.get(name))
+        _evidence(rows[name], model, digest, name in asked, kept.get(name, 0), newest.get(name))
         for name in names
         if name in rows
     ]
@@ -179,17 +180,8 @@ def _asked(session: Session, digest: str) -> set[str]:
     }
 
 
-def _newest_health(session: Session, names: Sequence[str]) -> dict[str, Health]:
-    newest = (
-        select(func.max(DeviceHealth.id)).where(col(DeviceHealth.device) == col(Device.id)).correlate(Device)
-    ).scalar_subquery()
-    rows = session.exec(
-        select(DeviceHealth).join(Device, col(DeviceHealth.id) == newest).where(col(Device.id).in_(names))
-    )
-    return {row.device: codec.decode(row.body.encode(), Health) for row in rows}
-
-
-def _evidence(row: Device, model: str, digest: str, asked: bool, kept: int, health: Health | None) -> Evidence:
+def _evidence(row: Device, model: str, digest: str, asked: bool, kept: int, newest: DeviceHealth | None) -> Evidence:
+    health = codec.decode(newest.body.encode(), Health) if newest is not None else None
     reported = codec.decode(row.reported.encode(), Reported) if row.reported is not None else None
     mine = [one for one in reported.models if one.model == model] if reported is not None else []
     runs = any(one.shadow_digest == digest for one in mine)

@@ -42,9 +42,9 @@ def test_each_device_shows_the_newest_word_of_its_outbox(stand: Stand) -> None:
     for name in ("cell-1", "cell-2", "cell-3"):
         stand.enrol(name)
     stand.send("POST", "/devices/cell-3/revocation")
-    for unsettled in (900, 40):
+    for seq, unsettled in enumerate((900, 40), start=1):
         body = _health(stand, outbox_unsettled=unsettled, outbox_dropped=7)
-        stand.absorb(devices.HealthSlice(), "cell-1", Lane.HEALTH, [body], first=unsettled)
+        stand.absorb(devices.HealthSlice(), "cell-1", Lane.HEALTH, [body], first=seq)
     with db.write_session(stand.engine) as session:
         rejects = [_reject("cell-1", "internal.unexpected", 1), _reject("cell-1", "message.undecodable", 2)]
         quarantine.keep(session, rejects, stand.now)
