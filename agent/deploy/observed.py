@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from agent.deploy import probation
 from agent.deploy.attempt import Attempt
@@ -33,12 +34,14 @@ class Observed:
         if attempt.state is not DeploymentState.PROBATION:
             return attempt.evidence
         deployment_id, earlier = self._earlier.get(attempt.model, ("", None))
-        if earlier is None or deployment_id != attempt.deployment_id:
+        is_recalled = earlier is not None and deployment_id == attempt.deployment_id
+        if earlier is None or not is_recalled:
             earlier = Figures(digest=attempt.digest)
         now = self._figures(attempt.model)
         if now is None or now.digest != attempt.digest:  # it was taken out meanwhile
             return attempt.evidence or earlier
-        return earlier.plus(now)
+        # What was in use before the swap was another process's, which may have had fewer models loaded.
+        return earlier.plus(replace(now, rss_mb=None) if is_recalled else now)
 
     def finding(self, attempt: Attempt) -> probation.Finding | None:
         """Return what probation makes of it; None where it is not in probation."""

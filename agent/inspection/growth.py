@@ -17,7 +17,7 @@ class Growth:
         self._settled_mb: dict[str, tuple[str, float]] = {}
 
     def restart(self) -> None:
-        """Measure from now: a session was built or closed, and memory is another for a good reason."""
+        """Measure from now: a session is built or was closed, and memory is another for a good reason."""
         self._settled_mb.clear()
 
     def measure(self, model: str, digest: str, look_count: int, rss_mb: float) -> float:

@@ -68,6 +68,7 @@ class Stations:
         }
         self._deployment_of = deployment_of
         self._growth = Growth()
+        self._newest = ""
         self._spent: list[runtime.Session] = []
         self._freed_ns: int | None = None
         self.last_swap = SwapTimes()
@@ -138,6 +139,7 @@ class Stations:
         else:
             self._freed_ns = None
             runtime.trim()
+            self._growth.restart()
         return True
 
     def _have_a_pause(self) -> bool:
@@ -193,6 +195,8 @@ class Stations:
         """
         name, threads = package.manifest.name, self._options.threads
         self._close_spent()  # of a swap a moment ago: there are never three
+        self._newest = name
+        self._growth.restart()
         began_ns = time.monotonic_ns()
         session = at_low_priority(lambda: runtime.load(package, self._options), threads=threads)
         built_ns = time.monotonic_ns()
@@ -218,7 +222,6 @@ class Stations:
             self._spent.append(former.session)
         self._forget_memory()
         self._freed_ns = time.monotonic_ns()
-        self._growth.restart()
         self.last_swap = SwapTimes(
             build_ms=(built_ns - began_ns) / 1e6,
             warm_ms=(warm_ns - built_ns) / 1e6,
@@ -280,7 +283,11 @@ class Stations:
         return digests.pop() if len(digests) == 1 else None
 
     def figures(self, model: str) -> Figures | None:
-        """Return what the version in use has done since it came into use, on all stations; None where none is."""
+        """Return what the version in use has done since it came into use, on all stations; None where none is.
+
+        The memory in use is the whole agent's. It is left out once another model's session was built: what was in use
+        before the swap is no measure for it any more. How much it grew is told all the same.
+        """
         digest = self.inferring(model)
         if digest is None:
             return None
@@ -289,7 +296,7 @@ class Stations:
         if used_mb is None:
             return found
         grew_mb = self._growth.measure(model, digest, found.look_count, used_mb)
-        return dataclasses.replace(found, rss_mb=used_mb, grew_mb=grew_mb)
+        return dataclasses.replace(found, rss_mb=used_mb if model == self._newest else None, grew_mb=grew_mb)
 
     def recent_figures(self, model: str) -> Figures | None:
         """Return what the version in use did lately, in whichever use of it; None where none is.

@@ -166,6 +166,18 @@ def test_an_operational_fault_takes_a_version_back_with_no_network(
     check_reports(device.earlier + device.reports)
 
 
+def test_after_a_restart_memory_is_not_compared_with_that_of_the_process_before(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    """Another model may have come since the swap, and the agent has loaded it at its start."""
+    document = wanted(releases[1])
+    to_probation(device, document)
+    device.boot()
+    too_big(device)
+    pass_time(device, document, LIMITS.watch_s + 60.0)
+    assert device.states()[-1] is S.SUCCEEDED
+
+
 def test_a_recipe_that_the_former_version_does_not_allow_is_not_in_the_way_back(
     device: TestDevice, releases: list[package.Package]
 ) -> None:

@@ -9,14 +9,17 @@ from typing import Any, cast
 
 import pytest
 
-from agent.deploy.figures import LOT_PARTS
+from agent.deploy import probation
+from agent.deploy.figures import LOT_PARTS, Figures
+from agent.inspection import stations as station_module
 from agent.inspection.growth import SETTLED_LOOKS, Growth, rss_mb
-from agent.inspection.setup import StationSetup
+from agent.inspection.setup import StationSetup, ViewSetup
 from agent.inspection.stations import Stations
 from agent.inspection.version_watch import WINDOW_PARTS, VersionWatch
 from agent.inspection.worker import StationWorker
 from agent.vision.pipeline import Look, Pipeline
 from agent.vision.runtime import RuntimeOptions
+from tests.support import tiny_models
 from tests.support.station import (
     DIGEST,
     FakePipeline,
@@ -27,9 +30,11 @@ from tests.support.station import (
     trigger,
     worker_of,
 )
+from wire.desired import Recipe, ViewRecipe
 from wire.errors import LinesideError
 from wire.inspection import Inspection, Mode, Reason, Verdict
 from wire.package import read_folder
+from wire.sampling import SamplingPlan
 
 MODEL = "demo-parts"
 OTHER = "b" * 64
@@ -230,6 +235,99 @@ def test_the_stations_add_up_what_the_version_in_use_did_on_all_of_them() -> Non
     assert found is not None
     assert lately is not None
     assert (found.parts, lately.parts) == (0, 2), "this use of it begins anew; what it did lately is known"
+
+
+@pytest.fixture
+def of_two_models(tmp_path: Path) -> tuple[Stations, StationWorker]:
+    """Two stations with a model each, both loaded; returns the worker of the first one, too."""
+    workers = {
+        model: worker_of(ScriptedLine(), {"top": []}, setup=_setup_without(model)) for model in (MODEL, "colors")
+    }
+    for worker in workers.values():
+        worker.ended.set()  # its thread does not run here, and is not waited for
+    made = Stations(workers, RuntimeOptions(), lambda _model, _digest: None)
+    made.activate(read_folder(MODELS / "demo-parts-1"))
+    made.activate(tiny_models.make(tmp_path / "colors-1"))
+    return made, workers[MODEL]
+
+
+def _setup_without(model: str) -> StationSetup:
+    return StationSetup(
+        recipe=Recipe(id="default", revision=0, views={"top": ViewRecipe(model=model)}),
+        sampling=SamplingPlan(revision=0, salt="00" * 16),
+        views=(ViewSetup(view="top", model=model),),
+    )
+
+
+def finding(stations: Stations, baseline: Figures | None) -> probation.Finding:
+    found = stations.figures(MODEL)
+    assert found is not None
+    return probation.judge(
+        found, baseline, probation.ProbationLimits(), watched_s=1.0, confirmed=False, memory_limit_mb=64.0
+    )
+
+
+def test_another_models_session_is_not_blamed_on_the_version_in_probation(
+    of_two_models: tuple[Stations, StationWorker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stations, worker = of_two_models
+    used_mb = 100.0
+    monkeypatch.setattr(station_module, "rss_mb", lambda: used_mb)
+    baseline = stations.recent_figures(MODEL)
+    digest = stations.activate(read_folder(MODELS / "demo-parts-2"))
+    used_mb = 293.0
+    found = finding(stations, baseline)
+    assert isinstance(found, probation.Faulty), "nothing else was built: it is its own"
+    assert "uses 293 MB, 100 MB before" in found.reason
+    used_mb = 110.0
+    for _ in range(SETTLED_LOOKS):
+        worker.watch.note(worker.setup, seen(Verdict.OK, digest=digest))
+    assert finding(stations, baseline) == probation.Watching()
+
+    stations.activate(tiny_models.make(tmp_path / "colors-2", release=2))
+    used_mb = 400.0
+    assert finding(stations, baseline) == probation.Watching()
+    used_mb = 529.0
+    found = finding(stations, baseline)
+    assert isinstance(found, probation.Faulty), "what it leaks from then on is noticed still"
+    assert "grew by 129 MB" in found.reason
+
+
+def test_what_the_closed_session_gives_back_hides_no_leak(
+    of_two_models: tuple[Stations, StationWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stations, worker = of_two_models
+    used_mb = 350.0  # both sessions
+    monkeypatch.setattr(station_module, "rss_mb", lambda: used_mb)
+    digest = stations.activate(read_folder(MODELS / "demo-parts-2"))
+    for _ in range(SETTLED_LOOKS):
+        worker.watch.note(worker.setup, seen(Verdict.OK, digest=digest))
+    assert finding(stations, None) == probation.Watching()
+    while stations.tidy():
+        pass
+    used_mb = 150.0
+    assert finding(stations, None) == probation.Watching()
+    used_mb = 279.0
+    found = finding(stations, None)
+    assert isinstance(found, probation.Faulty)
+    assert "grew by 129 MB" in found.reason
+
+
+def test_a_version_of_another_model_that_could_not_be_taken_is_not_blamed_on_the_one_in_probation(
+    of_two_models: tuple[Stations, StationWorker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stations, worker = of_two_models
+    used_mb = 100.0
+    monkeypatch.setattr(station_module, "rss_mb", lambda: used_mb)
+    baseline = stations.recent_figures(MODEL)
+    digest = stations.activate(read_folder(MODELS / "demo-parts-2"))
+    for _ in range(SETTLED_LOOKS):
+        worker.watch.note(worker.setup, seen(Verdict.OK, digest=digest))
+    assert finding(stations, baseline) == probation.Watching()
+    with pytest.raises(LinesideError):
+        stations.activate(tiny_models.make(tmp_path / "colors-2", "nan", release=2))
+    used_mb = 400.0
+    assert finding(stations, baseline) == probation.Watching()
 
 
 def test_memory_is_compared_with_what_it_was_when_the_version_had_settled_in() -> None:
