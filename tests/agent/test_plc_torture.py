@@ -20,6 +20,10 @@ from agent.line.register_map import Fault
 from tests.support.plc_stand import Role, Stand, line_at, until
 from tests.support.ports import free_port
 
+pytestmark = pytest.mark.alone(
+    "parts come every 50 ms, and each is counted: none may be missed but where a test says so"
+)
+
 REPO = Path(__file__).resolve().parents[2]
 WATCHDOG_MS = 500
 Start = Callable[..., Stand]
@@ -56,7 +60,6 @@ def is_accounted(stand: Stand) -> bool:
     return True
 
 
-@pytest.mark.alone("a part every 50 ms, none of which may be missed")
 def test_each_part_gets_its_own_verdict_in_order(start: Start) -> None:
     stand = start()
     station = stand.start_agent()

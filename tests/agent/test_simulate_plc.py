@@ -17,6 +17,7 @@ from tests.support.ports import free_port
 from wire.errors import LinesideError
 
 
+@pytest.mark.alone("a part every 50 ms, of which at most one may be missed")
 @pytest.mark.parametrize("role", ["server", "client"])
 def test_its_parts_reach_the_station_and_their_results_come_back(tmp_path: Path, role: Role) -> None:
     port, count_file = free_port(), tmp_path / "plc.jsonl"

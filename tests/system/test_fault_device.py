@@ -64,6 +64,12 @@ def fill(disk: Path) -> Path:
     return ballast
 
 
+def begin(device: SmallDeviceProcess) -> None:
+    """Start a device and wait until its status is its own."""
+    device.start()
+    wait_for("the device is back", lambda: device.status().get("pid") == device.pid, 20)
+
+
 def verdicts(device: SmallDeviceProcess) -> list[str]:
     return [event["verdict"] for event in device.events() if event["event"] == "verdict"]
 
@@ -86,7 +92,7 @@ def test_a_full_disk_diverts_parts_records_them_later_and_recovers_by_itself(
         time.sleep(2.0)
         for ballast in ballasts:
             ballast.unlink()
-        killed.start()
+        begin(killed)
         for device in plant.devices:
             wait_for("parts are judged", lambda device=device: "NO_VERDICT" not in verdicts(device)[-10:], 30)
         plant.halt_lines()
@@ -110,7 +116,7 @@ def test_a_clock_that_jumps_to_1970_and_ten_years_ahead_is_flagged_and_loses_not
                 part.replace(device.folder / "clock-offset-s")
             time.sleep(rng.uniform(0.6, 1.2))
             plant.devices[1].kill()  # one lives through all of it, the other starts anew under each clock
-            plant.devices[1].start()
+            begin(plant.devices[1])
             time.sleep(rng.uniform(0.6, 1.2))
         plant.halt_lines()
         plant.settle()
@@ -171,8 +177,7 @@ def test_a_power_cut_under_a_running_line_is_reported_as_a_hole_of_the_last_mome
                 path.unlink()
             power_cut.write_files(files, str(device.folder), device.folder)
             (device.folder / "outbox.db-shm").unlink(missing_ok=True)
-            device.start()
-            wait_for("the device is back", lambda: device.status().get("pid") == device.pid, 20)
+            begin(device)
             time.sleep(0.5)
         plant.halt_lines()
         plant.settle()

@@ -32,6 +32,8 @@ from wire import codec
 from wire.inspection import Inspection, Reason
 from wire.messages import Lane
 
+pytestmark = pytest.mark.alone("how much is unsynced at a moment depends on the writer's pace")
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 SECONDS = 4.0
 CUTS = 40
@@ -220,7 +222,6 @@ def slowest_sync_s(story: Story) -> float:
     return max(call.ended_s - call.began_s for call in syncs if call.result == 0)
 
 
-@pytest.mark.alone("how much is unsynced at a moment depends on the writer's pace")
 def test_the_model_finds_an_outbox_that_only_says_it_syncs(memory: Path) -> None:
     folder = memory / "liar"
     folder.mkdir()
