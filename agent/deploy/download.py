@@ -51,6 +51,15 @@ def fetch_next(store: Store, api: BlobSource, digest: str, go_on: Callable[[], b
     return len({file.digest for file in missing}) <= 1
 
 
+def is_complete(store: Store, digest: str) -> bool:
+    """Tell whether all of a version is on disk under its own names, so that nothing of it is written any more."""
+    try:
+        index = store.index(digest)
+    except LinesideError:
+        index = None
+    return index is not None and not store.missing(index)
+
+
 def bytes_to_come(store: Store, digest: str) -> int:
     """Return how many bytes a version still needs on disk; a guess from above until its index has come."""
     try:

@@ -75,7 +75,23 @@ class Journal:
             return codec.decode(path.read_bytes(), ModelJournal)
         except (OSError, LinesideError):
             log.exception("%s is damaged and set aside.", path, extra={"event": "journal.damaged"})
-            self._disk.rename(path, path.with_name(f"{path.name}.damaged"))
-            fresh = ModelJournal(first_sequence=max(0, int(clock.now_utc().timestamp())))
+        fresh = ModelJournal(first_sequence=max(0, int(clock.now_utc().timestamp())))
+        self._models[path.stem] = fresh
+        try:
+            self._set_aside(path)
             self._store(path.stem, fresh)
-            return fresh
+        except LinesideError as error:  # the device starts all the same, and the next word replaces the file
+            log.error("%s cannot be replaced: %s", path, error, extra={"event": "journal.not_replaced"})  # noqa: TRY400
+        return fresh
+
+    def _set_aside(self, path: Path) -> None:
+        """Give a damaged file a second name; it keeps its own until the fresh one takes its place.
+
+        Between the two there must be no moment without either: a start then would count reports from 1 again.
+        """
+        aside = path.with_name(f"{path.name}.damaged")
+        self._disk.remove(aside)
+        if path.is_file():
+            self._disk.link(path, aside)
+        else:
+            self._disk.rename(path, aside)

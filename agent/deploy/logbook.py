@@ -101,6 +101,10 @@ class Logbook:
         self._since_ns[attempt.model] = self._clock.monotonic_ns()
         return attempt
 
+    def note(self, attempt: Attempt) -> None:
+        """Hold what is known of an attempt by now in memory, for the next word that the journal takes."""
+        self._journal.remember(attempt)
+
     def begin(self, attempt: Attempt) -> Attempt:
         """Journal that the state's step is begun once more."""
         return self.keep(replace(attempt, tries=attempt.tries + 1))

@@ -98,6 +98,7 @@ class OrderDesk:
             reason = f"{order.by or 'Somebody at the device'} asked for version {outcome.digest[:12]} meanwhile."
             end = S.FAILED_REVERTED if latest.state is S.PROBATION else S.FAILED_NO_CHANGE
             self._logbook.enter(latest.failed("deployment.overruled", reason), end)
+        self._logbook.report(outcome.model)  # that end, where a kill or a full outbox came before; now it is replaced
         self._pauses.end(outcome.model)
         self._logbook.keep(
             Attempt(

@@ -30,7 +30,7 @@ class Room:
     def lacks(self, digest: str, *, is_held: bool) -> bool:
         """Tell whether there is no room for what a version still needs."""
         if self._clock.monotonic_ns() < self._refused_until_ns:
-            return True
+            return not download.is_complete(self._store, digest)
         to_come = download.bytes_to_come(self._store, digest)
         needed = (to_come + self._keep_free_bytes) * (_ROOM_AGAIN if is_held else 1.0)
         return to_come > 0 and self._store.room_bytes() < needed

@@ -237,18 +237,27 @@ class Runner:
 
     def _serve(self, model: str, go_on: Callable[[], bool], *, document_known: bool) -> bool:
         """Do the next step of a model, if there is one; return whether there was."""
-        self._logbook.report(model)
-        self._logbook.count_time(model, self._observed.of)
-        unneeded = self._unneeded if document_known else tuple
-        entry = self._models.get(model)
-        facts = self._outlook.facts(model, entry, unneeded, document_known=document_known)
-        self._note_progress(model, facts.attempt)
-        step = plan.plan(self._store.installed(model), entry, facts)
+        try:
+            self._logbook.report(model)
+            self._logbook.count_time(model, self._observed.of)
+        except LinesideError:
+            step = self._next_step(model, document_known=document_known)
+            if isinstance(step, steps.Revert):  # which waits neither for the disk nor for the outbox
+                self._swap.go_back_unwritten(self._attempt_now(model), step)
+            raise
+        step = self._next_step(model, document_known=document_known)
         if step is None:
             return False
-        self._execute(step, model, entry, go_on)
+        self._execute(step, model, go_on)
         self._served = model
         return True
+
+    def _next_step(self, model: str, *, document_known: bool) -> steps.Step | None:
+        entry = self._models.get(model)
+        unneeded = self._unneeded if document_known else tuple
+        facts = self._outlook.facts(model, entry, unneeded, document_known=document_known)
+        self._note_progress(model, facts.attempt)
+        return plan.plan(self._store.installed(model), entry, facts)
 
     def _note_progress(self, model: str, attempt: Attempt | None) -> None:
         """Keep what the status tells of a probation; it is asked for on other threads."""
@@ -304,15 +313,12 @@ class Runner:
         self._store.collect(found)
         return len(found)
 
-    def _execute(
-        self, step: steps.Step, model: str, entry: desired.DesiredModel | None, go_on: Callable[[], bool]
-    ) -> None:
+    def _execute(self, step: steps.Step, model: str, go_on: Callable[[], bool]) -> None:
         if isinstance(step, steps.Collect):
             self._store.collect(step.digests)
             log.info("%d unneeded files removed.", len(step.digests), extra={"event": "store.collected"})
             return
-        attempt = self._attempt_for(model, entry)
-        attempt = replace(attempt, evidence=self._observed.of(attempt))
+        attempt = self._attempt_now(model)
         self._may_hold_unneeded = True
         match step:
             case steps.Hold():
@@ -344,6 +350,11 @@ class Runner:
         attempt = self._journal.of(model).attempt
         if attempt is not None and attempt.has_ended and attempt.origin is Origin.DEVICE:
             bundle.discard(self._store.root, attempt.digest)
+
+    def _attempt_now(self, model: str) -> Attempt:
+        """Return the attempt a step belongs to, with all that was seen of it."""
+        attempt = self._attempt_for(model, self._models.get(model))
+        return replace(attempt, evidence=self._observed.of(attempt))
 
     def _attempt_for(self, model: str, entry: desired.DesiredModel | None) -> Attempt:
         """Return the attempt a step belongs to: the one in the journal, or a new one where another is desired."""

@@ -78,7 +78,9 @@ class Swap:
                     "ask for it again; `lineside status` names the recipes that are refused.",
                 )
         except LinesideError as error:
-            self._logbook.keep(attempt.failed("deployment.activation_failed", str(error)))
+            failed = attempt.failed("deployment.activation_failed", str(error))
+            self._logbook.note(failed)  # also where it cannot be written now: the line may stand without a version
+            self._logbook.keep(failed)
 
     def watch(self, attempt: Attempt, step: Watch) -> None:
         """Begin the probation of the version in use; what a person confirmed before it counts no longer."""
@@ -98,14 +100,15 @@ class Swap:
 
     def revert(self, attempt: Attempt, step: Revert) -> None:
         """Go back to the former version; where that fails, it is tried again after a pause, but not for ever."""
-        attempt = self._logbook.begin(attempt.failed(step.code, step.reason))
-        self._forget(attempt)
+        attempt = attempt.failed(step.code, step.reason)
         try:
-            active = self._activator.inferring(attempt.model)
-            if active != step.former:
-                active = self._activator.activate(
-                    self._store.package(step.former), exclusive=attempt.exclusive, going_back=True
-                )
+            attempt = self._logbook.begin(attempt)
+            self._forget(attempt)
+        except LinesideError:
+            self.go_back_unwritten(attempt, step)
+            raise
+        try:
+            active = self._back_in_use(attempt, step.former)
         except LinesideError as error:
             log.exception("%s: going back failed.", attempt.model, extra={"event": "revert.failed"})
             if plan_swapped.reverts_used_up(attempt):
@@ -119,6 +122,26 @@ class Swap:
             self._logbook.enter(attempt, S.FAILED_REVERTED)
         else:
             self._pauses.begin(attempt.model)
+
+    def go_back_unwritten(self, attempt: Attempt, step: Revert) -> None:
+        """Go back in memory only, where nothing can be written now: no part is judged by a bad version for that.
+
+        The attempt goes on, with its fault; the first step that can be written finds the former version in use.
+        """
+        self._logbook.note(attempt.failed(step.code, step.reason))
+        try:
+            self._back_in_use(attempt, step.former)
+        except LinesideError:
+            log.exception("%s: going back failed.", attempt.model, extra={"event": "revert.failed"})
+        if self._activator.inferring(attempt.model) != step.former:
+            self._pauses.begin(attempt.model)
+
+    def _back_in_use(self, attempt: Attempt, former: str) -> str:
+        """Build the former version's session unless it is in use; return the digest that is then."""
+        active = self._activator.inferring(attempt.model)
+        if active == former:
+            return active
+        return self._activator.activate(self._store.package(former), exclusive=attempt.exclusive, going_back=True)
 
     def _forget(self, attempt: Attempt) -> None:
         """Have the former version loaded at boot, where this one is by now.
