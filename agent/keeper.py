@@ -73,6 +73,7 @@ class Keeper:
         self._poll_interval_s = poll_interval_s
         self._shadows = shadows
         self._former_end = former_end
+        self._recovered = False
         self._hint = threading.Event()
         self._reachable = True
         self._next_read_ns = 0
@@ -153,10 +154,16 @@ class Keeper:
             log.error("A candidate waits: %s", error, extra={"event": "shadow.held"})  # noqa: TRY400
 
     def _boot(self) -> None:
-        """Load what ran before, without a network; then apply what was last desired."""
-        self._runner.recover(ended=self._former_end)
+        """Load what ran before, without a network; then apply what was last desired.
+
+        A thread that is started again comes by here once more, though the agent has not ended: how its last run ended
+        is no word on what came into use in this one, and what judges parts is left alone.
+        """
+        if not self._recovered:
+            self._runner.recover(ended=self._former_end)
+            self._recovered = True
         own = set(self._stations.models)
-        self._load(own)
+        self._load(model for model in own if self._stations.inferring(model) is None)
         self._take_up(own)
 
     def _take_up(self, known: set[str]) -> None:
@@ -177,7 +184,7 @@ class Keeper:
                 try:
                     self._stations.activate(package)
                     break
-                except LinesideError as error:
+                except (LinesideError, OSError) as error:
                     log.error("Model %s cannot be loaded: %s", model, error, extra={"event": "model.failed"})  # noqa: TRY400
 
     def _refresh(self) -> bool:

@@ -122,13 +122,24 @@ class Preparation:
         self._logbook.enter(replace(attempt, release=verified.manifest.release), S.SELF_TESTING)
 
     def self_test(self, attempt: Attempt, go_on: Callable[[], bool]) -> None:
-        """Run the golden samples in a child process."""
+        """Run the golden samples in a child process.
+
+        Where this device cannot run it at the moment, that is no word on the version: it is tried again after a pause,
+        without being counted, until the attempt's time is over.
+        """
         begun = self._logbook.begin(attempt)
         try:
             tested = self._store.package(attempt.digest)
-            result = self._tester(tested, go_on)
         except LinesideError as error:
             self._logbook.keep(replace(begun, fault=faults.fault_from(error, FaultKind.FAILURE)))
+            return
+        try:
+            result = self._tester(tested, go_on)
+        except LinesideError as error:
+            if attempt.fault is None or attempt.fault.code != error.code:
+                log.warning("%s: %s", attempt.model, error, extra={"event": "model.not_tested"})
+            self._logbook.keep(replace(attempt, fault=faults.fault_from(error, FaultKind.PASSING)))
+            self._pauses.begin(attempt.model)
             return
         if result is None:
             self._logbook.keep(attempt)  # cut short by us: not the version's fault
@@ -147,7 +158,8 @@ class Preparation:
                 load_ms=result.load_ms,
                 memory_limit_mb=tested.manifest.limits.memory_mb,
             )
-            self._logbook.enter(replace(begun, tested=measured), S.STAGED)
+            self._pauses.reset(attempt.model)
+            self._logbook.enter(replace(begun, tested=measured, fault=None), S.STAGED)
         else:
             fault = faults.fault_of(result.code, result.reason, FaultKind.FAILURE)
             self._logbook.keep(replace(begun, fault=fault))

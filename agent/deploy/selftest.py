@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -29,6 +30,7 @@ _POLL_S: Final = 0.05
 _LIBRARIES_MB: Final = 1024  # of address space, which is not memory
 _FILE_BYTES: Final = 64 * 1024 * 1024
 _KEEP_FREE_BYTES: Final = 128 * 1024 * 1024
+_NO_MEMORY: Final = ("bad_alloc", "bad allocation", "Failed to allocate memory")  # the last one is the arena's
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +89,18 @@ def self_test(
 
     Returns:
         The result; None where `go_on` ended it.
+
+    Raises:
+        LinesideError: `storage.full`, `storage.unusable` or `model.out_of_memory` where this device cannot run a
+            self-test at the moment, whatever the version.
     """
+    try:
+        return _tested(tested, options, go_on)
+    except OSError as error:
+        raise _unable(error) from error
+
+
+def _tested(tested: package.Package, options: SelfTestOptions, go_on: Callable[[], bool]) -> SelfTestResult | None:
     from agent.vision import runtime  # the child, which is this module, limits itself first
 
     address_space_mb = _address_space_mb(options.address_space_mb, headroom.available_mb())
@@ -135,6 +148,7 @@ def _address_space_mb(most_mb: int, free_mb: float | None) -> int:
 
 def _wait_for(command: list[str], time_limit_s: float, go_on: Callable[[], bool]) -> SelfTestResult | None:
     with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as talk:
+        _need_room(answer)
         child = subprocess.Popen(  # noqa: S603  (our own module, by the interpreter that runs us)
             command, stdin=subprocess.DEVNULL, stdout=answer, stderr=talk, start_new_session=True
         )
@@ -151,6 +165,22 @@ def _wait_for(command: list[str], time_limit_s: float, go_on: Callable[[], bool]
                 os.killpg(child.pid, signal.SIGKILL)  # and whatever it has started
             child.wait()
         return _read(child.returncode, _tail(answer), _tail(talk))
+
+
+def _need_room(stream: IO[bytes]) -> None:
+    """Raise OSError where a short file cannot be written: it would look as though the model had ended the child."""
+    os.write(stream.fileno(), bytes(_ANSWER_MAX_BYTES))
+    os.ftruncate(stream.fileno(), 0)
+    os.lseek(stream.fileno(), 0, os.SEEK_SET)  # the child writes where this file stands
+
+
+def _unable(error: OSError) -> LinesideError:
+    sentence = f"The self-test could not be run: {error}."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return LinesideError("storage.full", sentence, f"Make room in {tempfile.gettempdir()}.")
+    if error.errno in (errno.EAGAIN, errno.ENOMEM):
+        return LinesideError("model.out_of_memory", sentence, "See what else takes memory and processes here.")
+    return LinesideError("storage.unusable", sentence, "Check the folder for temporary files.")
 
 
 def tester_of(options: SelfTestOptions) -> Callable[[package.Package, Callable[[], bool]], SelfTestResult | None]:
@@ -222,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _of(error: LinesideError, address_space_mb: int) -> SelfTestResult:
     """A failed allocation inside the runtime comes as one of its own errors, or as a MemoryError behind ours."""
     cause = error.__cause__
-    if isinstance(cause, MemoryError) or "bad_alloc" in str(cause) or "bad allocation" in str(cause):
+    if isinstance(cause, MemoryError) or any(words in str(cause) for words in _NO_MEMORY):
         return _bad("model.out_of_memory", f"It needs more than {address_space_mb} MB of address space.")
     return _bad(error.code, error.message)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any, NoReturn
 
 import pytest
 
@@ -107,6 +110,57 @@ def test_a_child_that_comes_to_harm_is_told_apart(
     assert code in REGISTER
 
 
+def _no_process(*_: object, **__: object) -> NoReturn:
+    raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+
+def _full(*_: object, **__: object) -> IO[bytes]:
+    return Path("/dev/full").open("r+b")
+
+
+def _read_only(*_: object, **__: object) -> NoReturn:
+    raise OSError(errno.EROFS, "Read-only file system")
+
+
+def _no_file(*_: object, **__: object) -> NoReturn:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("what", "refuse", "code"),
+    [
+        ("tempfile.TemporaryFile", _no_file, "storage.full"),
+        ("tempfile.TemporaryFile", _full, "storage.full"),
+        ("tempfile.TemporaryFile", _read_only, "storage.unusable"),
+        ("subprocess.Popen", _no_process, "model.out_of_memory"),
+    ],
+)
+def test_a_device_on_which_no_self_test_can_be_run_waits_and_then_says_why(
+    tmp_path: Path, what: str, refuse: Callable[..., Any], code: str
+) -> None:
+    """Nothing of it lies in the version: it goes on as soon as it can, and ends when its time is over."""
+    good, late = tiny_models.make(tmp_path / "1"), tiny_models.make(tmp_path / "2", release=2)
+    fleet = MemoryFleet()
+    fleet.publish(good)
+    fleet.publish(late)
+    device = TestDevice(root=tmp_path / "device", fleet=fleet, tester=selftest.tester_of(OPTIONS))
+    device.boot()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(what, refuse)
+        for _ in range(20):
+            device.runner.step(wanted(good))
+            device.clock.advance(120.0)
+        assert device.states(1)[-1] is S.SELF_TESTING
+        assert processes.children("agent.deploy.selftest") == []
+    device.run(wanted(good))
+    assert device.states(1)[-1] is S.SUCCEEDED
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(what, refuse)
+        device.run(wanted(late), steps=5_000)
+    assert (device.states(2)[-1], device.reports[-1].code) == (S.FAILED_NO_CHANGE, code)
+    assert "The self-test could not be run" in device.reports[-1].reason
+
+
 def test_it_can_be_cut_short_and_leaves_no_child_behind(tmp_path: Path) -> None:
     tested = tiny_models.make(tmp_path / "p")
     started = time.monotonic()
@@ -140,7 +194,7 @@ def test_a_whole_deployment_with_the_real_self_test(tmp_path: Path) -> None:
     device.run(wanted(bad))
     assert [device.states(1)[-1], device.states(2)[-1]] == [S.SUCCEEDED, S.REFUSED]
     assert device.reports[-1].code == "model.golden_mismatch"
-    assert device.activator.in_use == good.digest
+    assert device.activator.inferring(good.manifest.name) == good.digest
 
 
 @pytest.mark.parametrize("name", ["demo-parts-1", "demo-parts-2"])

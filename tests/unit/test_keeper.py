@@ -46,14 +46,19 @@ class Runner:
         self.calls: list[str] = []
         self.steps = steps
         self.fails = False
+        self.accidents: list[Exception] = []  # of the next steps and recoveries, oldest first
 
     def recover(self, *, ended: Ending) -> None:
         self.calls.append(f"recover after {ended.value}")
+        if self.accidents and isinstance(self.accidents[0], LinesideError):
+            raise self.accidents.pop(0)
 
     def step(self, wanted: Desired | None, go_on: Callable[[], bool]) -> bool:
         self.calls.append(f"step {wanted.revision if wanted else None}")
         if self.fails:
             raise LinesideError("storage.full", "No room.")
+        if self.accidents:
+            raise self.accidents.pop(0)
         self.steps -= 1
         return self.steps >= 0
 
@@ -85,7 +90,14 @@ class Stations:
         return "a" * 64
 
 
-def keeper_of(folder: Path, api: Api, runner: Runner, stations: Stations, poll_interval_s: float = 60.0) -> Keeper:
+def keeper_of(
+    folder: Path,
+    api: Api,
+    runner: Runner,
+    stations: Stations,
+    poll_interval_s: float = 60.0,
+    former_end: Ending = Ending.CLEAN,
+) -> Keeper:
     return Keeper(
         desired=DesiredKeeper(folder, "press-1", api),
         runner=runner,
@@ -93,6 +105,7 @@ def keeper_of(folder: Path, api: Api, runner: Runner, stations: Stations, poll_i
         on_change=lambda: None,
         clock=SystemClock(),
         poll_interval_s=poll_interval_s,
+        former_end=former_end,
     )
 
 
@@ -232,6 +245,42 @@ def test_a_thread_that_fails_is_started_again_and_counted() -> None:
     assert done.wait(5)
     assert worker.failures == 2
     assert worker.join(1)
+
+
+def test_a_thread_that_is_started_again_does_not_go_through_the_start_of_the_agent_once_more(
+    tmp_path: Path, run: Callable[[Keeper], None]
+) -> None:
+    """How the last run ended is no word on the versions that came into use in this one."""
+    runner, stations = Runner(), Stations()
+    runner.accidents = [OSError(5, "Input/output error")]
+    run(keeper_of(tmp_path, Api(FIRST), runner, stations, former_end=Ending.KILLED))
+    until(lambda: runner.calls.count("step 1") > 1)
+    assert [call for call in runner.calls if call.startswith("recover")] == ["recover after killed"]
+    assert stations.activated == ["sound"], "what judges parts is left alone"
+
+
+def test_a_start_that_went_wrong_is_gone_through_again(tmp_path: Path, run: Callable[[Keeper], None]) -> None:
+    runner, stations = Runner(), Stations()
+    runner.accidents = [LinesideError("storage.corrupt", "The disk refused.")]
+    run(keeper_of(tmp_path, Api(FIRST), runner, stations, former_end=Ending.KILLED))
+    until(lambda: "step 1" in runner.calls)
+    assert [call for call in runner.calls if call.startswith("recover")] == ["recover after killed"] * 2
+    assert stations.activated == ["sound"]
+
+
+def test_a_model_file_that_cannot_be_read_keeps_no_other_version_from_being_loaded(
+    tmp_path: Path, run: Callable[[Keeper], None]
+) -> None:
+    class Unreadable(Stations):
+        def activate(self, package: Any) -> str:
+            if package == "damaged":
+                raise OSError(5, "Input/output error")
+            return super().activate(package)
+
+    runner, stations = Runner(), Unreadable()
+    run(keeper_of(tmp_path, Api(FIRST), runner, stations))
+    until(lambda: "step 1" in runner.calls)
+    assert stations.activated == ["sound"]
 
 
 def test_a_long_deployment_does_not_keep_the_document_from_being_read(
