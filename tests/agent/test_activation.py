@@ -37,16 +37,20 @@ REPO = Path(__file__).resolve().parents[2]
 
 
 class Line(ScriptedLine):
-    """Remembers what it was told of the station, and hangs while `held` is cleared."""
+    """Remembers what it was told of the station, and hangs while `held` is cleared; `hanging` says that it does."""
 
     def __init__(self, *events: LineEvent) -> None:
         super().__init__(*events)
         self.told: list[tuple[bool, str]] = []
         self.held = threading.Event()
         self.held.set()
+        self.hanging = threading.Event()
 
     def take(self, timeout_s: float) -> LineEvent | None:
-        self.held.wait(20)
+        if not self.held.is_set():
+            self.hanging.set()
+            self.held.wait(20)
+            self.hanging.clear()
         event = super().take(timeout_s)
         if event is None:
             time.sleep(0.002)
@@ -178,7 +182,7 @@ def test_a_station_that_hangs_with_the_new_version_goes_back_as_soon_as_it_can(
     def then_hang(*given: object) -> None:
         replace(*given)  # type: ignore[arg-type]
         stand.lines["one"].held.clear()
-        time.sleep(0.1)  # until it waits in the line again
+        assert stand.lines["one"].hanging.wait(5)
 
     monkeypatch.setattr(one, "replace_catalogue", then_hang)
     bad = tiny_models.make(tmp_path / "2", release=2)
@@ -413,6 +417,7 @@ def test_a_station_that_hangs_keeps_the_old_version_everywhere(stand_of: Callabl
     assert stand.workers["one"].setup.views[0].pipelines[0].look(_picture()).findings
 
 
+@pytest.mark.alone("compares the time of a child's work with that of our own")
 def test_the_gap_that_is_told_beforehand_is_about_the_gap_that_comes(
     stand_of: Callable[..., Stand], tmp_path: Path
 ) -> None:

@@ -213,6 +213,7 @@ def edges_of(chip: FakeChip) -> list[tuple[int, bool]]:
     return [(level.at_ns, bool(level.high)) for level in chip.levels if level.high is not None]
 
 
+@pytest.mark.alone("a pulse has its moment, to hundredths of a second")
 def test_a_pulse_comes_after_its_delay_and_lasts_its_width(
     chip: FakeChip, drive: Callable[[GpioOutputSettings], GpioOutput]
 ) -> None:
@@ -230,6 +231,7 @@ def test_a_pulse_comes_after_its_delay_and_lasts_its_width(
     assert 0 <= (down_ns - up_ns) / 1e6 - 30.0 < 20.0
 
 
+@pytest.mark.alone("the verdict must be told before the pulse is due, 60 ms after the part")
 def test_only_a_verdict_that_lets_the_part_pass_calls_the_pulse_off(
     chip: FakeChip, drive: Callable[[GpioOutputSettings], GpioOutput]
 ) -> None:

@@ -268,6 +268,7 @@ def test_a_verdict_that_missed_its_part_is_not_sent_later(
 # Output
 
 
+@pytest.mark.alone("eight verdicts must not wait 100 ms, of which a busy machine may take some")
 def test_an_output_keeps_verdicts_for_a_broker_that_is_away_and_counts_what_finds_no_room(
     broker: RunningBroker, peer: Peer
 ) -> None:
@@ -292,6 +293,7 @@ def test_an_output_keeps_verdicts_for_a_broker_that_is_away_and_counts_what_find
     relay.close()
 
 
+@pytest.mark.alone("no single verdict may wait 100 ms, of which a busy machine may take some")
 def test_a_broker_that_swallows_everything_delays_no_verdict(broker: RunningBroker) -> None:
     output = MqttOutput(
         settings_of(broker, topic="line/verdict"), name="gauge-mqtt-1", device="press-1", station="gauge", capacity=50
@@ -339,6 +341,7 @@ def test_a_broker_that_wants_a_password_gets_it_and_nobody_else_does(
     assert "s3cret" not in caplog.text + line.counts().trouble
 
 
+@pytest.mark.alone("fifty messages must be there before the next look at the connection is due")
 def test_tls_holds_the_broker_against_its_ca(tmp_path: Path) -> None:
     def openssl(*arguments: str) -> None:
         subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=tmp_path)

@@ -153,6 +153,7 @@ def test_a_server_that_says_no_is_told_and_every_verdict_counted(
     assert output.counts().trouble == ""
 
 
+@pytest.mark.alone("no single verdict may wait 50 ms, of which a busy machine may take some")
 def test_a_black_hole_takes_no_time_from_a_verdict(post: Callable[..., HttpOutput]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as hole:  # accepts by the kernel, never answers
         output = post(f"http://127.0.0.1:{hole.getsockname()[1]}/", timeout_s=0.3, capacity=10)
@@ -215,6 +216,7 @@ def test_an_answer_without_an_end_is_cut(post: Callable[..., HttpOutput], chunk:
         one.close()
 
 
+@pytest.mark.alone("no single verdict may take 100 ms, of which a busy machine may take some")
 def test_a_station_with_nothing_but_dead_outputs_answers_its_line_as_fast_as_ever(
     post: Callable[..., HttpOutput],
 ) -> None:

@@ -11,6 +11,8 @@ import pytest
 from agent.capture.frame import Ended, Frame, NoFrame, SourceInfo, TimeClass
 from agent.capture.paced import PacedSource
 
+pytestmark = pytest.mark.alone("holds the moments at which frames come against a clock, to hundredths of a second")
+
 
 class Clip:
     """A few frames, decoded at once."""
