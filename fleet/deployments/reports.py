@@ -20,7 +20,7 @@ from sqlmodel import Session, col, delete, select
 
 from fleet import db
 from fleet.absorb import Absorbed, Received, Refused
-from fleet.deployments import progress, running
+from fleet.deployments import anew, progress, running
 from fleet.deployments.tables import Deployment, ReportEntry
 from fleet.registry.tables import ModelVersion
 from wire import codec
@@ -60,18 +60,19 @@ def _absorb(session: Session, message: Received) -> Refused | bool:
         return Refused(message=message, code=refusal[0], text=refusal[1])
     if row is None:
         row = _found(session, report, message)
-    result = progress.after(DeploymentState(row.state), row.sequence, report.state, report.sequence)
-    assert result is not None  # noqa: S101 - `_refusal` has refused what a device cannot report
-    entry: dict[str, Any] = {
-        "deployment_id": row.id,
-        "sequence": report.sequence,
-        "state": report.state.value,
-        "at": report.at,
-        "received_at": message.received_at,
-        "irregular": result.irregular,
-        "body": codec.encode(report).decode(),
-    }
-    if not db.insert_ignoring(session, ReportEntry, [entry]):
+    if anew.is_former(session, report):
+        return False
+    result = _keep(session, row, report, message.received_at)
+    if result is None and anew.is_begun(session, report):
+        log.warning(
+            "%s does %s anew: it has forgotten what it told of it.",
+            row.device,
+            row.id,
+            extra={"event": "deployment.begun_anew", "device": row.device},
+        )
+        anew.begin(session, row)
+        result = _keep(session, row, report, message.received_at)
+    if result is None:
         return False
     _apply(row, report, result, message.received_at)
     if report.state in INSTALLED:
@@ -136,6 +137,24 @@ def _found(session: Session, report: DeploymentReport, message: Received) -> Dep
     return row
 
 
+def _keep(
+    session: Session, row: Deployment, report: DeploymentReport, received_at: datetime
+) -> progress.Progress | None:
+    """Keep a report; returns what it does to its deployment, None where its sequence was taken already."""
+    result = progress.after(DeploymentState(row.state), row.sequence, report.state, report.sequence)
+    assert result is not None  # noqa: S101 - `_refusal` has refused what a device cannot report
+    entry: dict[str, Any] = {
+        "deployment_id": row.id,
+        "sequence": report.sequence,
+        "state": report.state.value,
+        "at": report.at,
+        "received_at": received_at,
+        "irregular": result.irregular,
+        "body": codec.encode(report).decode(),
+    }
+    return result if db.insert_ignoring(session, ReportEntry, [entry]) else None
+
+
 def _prune_reports(session: Session, deployment: str) -> None:
     """Keep the reports with the highest sequences; counted, since a device that lost its journal leaps ahead."""
     edge = session.exec(
@@ -184,12 +203,16 @@ def _apply(row: Deployment, report: DeploymentReport, result: progress.Progress,
         )
     if report.probation is not None and (result.moved or result.late):
         row.probation = codec.encode(report.probation).decode()
-    if not result.moved:
-        return
-    row.state, row.sequence, row.attempt = result.state.value, report.sequence, report.attempt
-    row.code, row.reason, row.updated_at = report.code, report.reason, received_at
+    if result.moved:
+        stand(row, report, received_at)
+
+
+def stand(row: Deployment, report: DeploymentReport, now: datetime) -> None:
+    """Let a deployment stand where a report says."""
+    row.state, row.sequence, row.attempt = report.state.value, report.sequence, report.attempt
+    row.code, row.reason, row.updated_at = report.code, report.reason, now
     row.hold_reason = report.hold.reason.value if report.hold is not None else None
     row.hold_until = report.hold.deadline if report.hold is not None else None
     row.hold_text = report.hold.text if report.hold is not None else ""
-    if result.state in ENDS:
-        row.ended_at = row.ended_at or received_at
+    if report.state in ENDS:
+        row.ended_at = row.ended_at or now

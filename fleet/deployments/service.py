@@ -10,13 +10,13 @@ from sqlmodel import Session, col, select, update
 
 from fleet.audit import service as audit
 from fleet.auth.actor import Actor
-from fleet.deployments import document
+from fleet.deployments import document, reports
 from fleet.deployments.reports import ReportSlice
-from fleet.deployments.tables import Deployment, DesiredDocument
+from fleet.deployments.tables import Deployment, DesiredDocument, ReportEntry
 from fleet.devices.tables import Device
 from fleet.registry.tables import ModelVersion
 from wire import codec, mint
-from wire.deployment import ENDS, DeploymentState, Origin
+from wire.deployment import ENDS, DeploymentReport, DeploymentState, Origin
 from wire.desired import Desired, DesiredModel
 from wire.errors import LinesideError
 from wire.manifest import Manifest
@@ -101,6 +101,30 @@ def put_in_force(session: Session, following: Desired, *, by: Actor, now: dateti
 def remove_open(session: Session, device: str, now: datetime) -> None:
     """End all open deployments of a device that is gone."""
     _end(session, device, None, DeploymentState.REMOVED, "The device was revoked.", now)
+
+
+def reopen_removed(session: Session, device: str, revoked_at: datetime, now: datetime) -> None:
+    """Take back what `remove_open` has ended, since the device was let in anew and its document names it as before.
+
+    Each stands where the device told last, be it while it was revoked.
+    """
+    rows = session.exec(
+        select(Deployment)
+        .where(Deployment.device == device)
+        .where(Deployment.state == DeploymentState.REMOVED.value)
+        .where(Deployment.ended_at == revoked_at)
+    ).all()
+    for row in rows:
+        row.state, row.reason, row.updated_at, row.ended_at = DeploymentState.QUEUED.value, "", now, None
+        newest = session.exec(
+            select(ReportEntry)
+            .where(ReportEntry.deployment_id == row.id)
+            .where(col(ReportEntry.sequence) > 0)
+            .order_by(col(ReportEntry.sequence).desc())
+        ).first()
+        if newest is not None:
+            reports.stand(row, codec.decode(newest.body.encode(), DeploymentReport), now)
+        session.add(row)
 
 
 def require_match(if_match: str | None, current: Desired) -> None:

@@ -10,6 +10,7 @@ from sqlmodel import Session, col, select, update
 from fleet.audit import service as audit
 from fleet.auth import secret
 from fleet.auth.actor import Actor, Kind
+from fleet.deployments import service as deployments
 from fleet.devices.tables import Claim, Device
 from wire import ids
 from wire.enrolment import EnrolmentRequest
@@ -48,7 +49,7 @@ def enrol(session: Session, request: EnrolmentRequest, *, now: datetime) -> str:
     """Use up a claim and give the device its credential, which is returned this once.
 
     A device that was enrolled before (a new disk, or revoked and claimed anew) keeps its history, loses its old
-    credential, and its boots are counted from the beginning.
+    credential, and its boots are counted from the beginning. Deployments that its revocation has ended go on.
 
     Raises:
         LinesideError: `claim.invalid`, the same for unknown, used, expired and meant for another device.
@@ -84,6 +85,8 @@ def enrol(session: Session, request: EnrolmentRequest, *, now: datetime) -> str:
     device.credential_hash = secret.hash_of(plain)
     device.architecture = request.architecture
     device.agent_version = request.agent_version
+    if device.revoked_at is not None:
+        deployments.reopen_removed(session, device.id, device.revoked_at, now)
     device.revoked_at = None
     device.online, device.boot, device.state_revision = False, 0, 0
     session.add(device)
