@@ -58,9 +58,9 @@ def _of_a_file(error: OSError) -> LinesideError:
 
 def _complain(error: LinesideError) -> int:
     """Tell a person what went wrong, on standard error; return the exit status."""
-    sys.stderr.write(f"error: {error.message}\n")
+    say(f"error: {error.message}")
     if error.next_step:
-        sys.stderr.write(f"       {error.next_step}\n")
+        say(f"       {error.next_step}")
     sys.stderr.write(f"       ({error.code})\n")
     return error.entry.exit_status
 
@@ -80,6 +80,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def plain(text: str) -> str:
     """Return a text in one line, without anything a terminal would obey."""
     return "".join(one if one.isprintable() else " " if one.isspace() else "?" for one in text)
+
+
+def show(text: str) -> None:
+    """Print a line of the result; what comes from files, bundles, devices and other people cannot move the cursor."""
+    print(plain(text))  # noqa: T201
+
+
+def say(text: str) -> None:
+    """Tell a person a line beside the result, on standard error, likewise."""
+    sys.stderr.write(f"{plain(text)}\n")
 
 
 def print_json(schema: str, content: Mapping[str, object]) -> None:

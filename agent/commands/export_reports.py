@@ -128,7 +128,7 @@ def _tell(args: argparse.Namespace, file: Path, head: ExportHead, by_lane: Count
         command_line.print_json(
             SCHEMA,
             {
-                "file": str(file),
+                "file": command_line.plain(str(file)),
                 "device": head.device,
                 "at": head.at,
                 "bytes": size_bytes,
@@ -140,14 +140,14 @@ def _tell(args: argparse.Namespace, file: Path, head: ExportHead, by_lane: Count
             },
         )
         return
-    print(f"made        {file}, {scenes.mb(size_bytes)}")
+    command_line.show(f"made        {file}, {scenes.mb(size_bytes)}")
     lanes = ", ".join(f"{count} {lane}" for lane, count in by_lane.items())
-    print(f"holds       {head.entries} records of {head.device}{f': {lanes}' if lanes else ''}")
+    command_line.show(f"holds       {head.entries} records of {head.device}{f': {lanes}' if lanes else ''}")
     if not head.entries:
         sys.stderr.write("The fleet has confirmed everything; the file says so.\n")
     if pictures:
         sys.stderr.write(f"{pictures} pictures are not in it; they wait here for the network.\n")
-    sys.stderr.write(f"Carry it to the fleet: lineside-fleet devices absorb {file.name}\n")
+    command_line.say(f"Carry it to the fleet: lineside-fleet devices absorb {file.name}")
     sys.stderr.write("Here everything stays until the fleet itself confirms it.\n")
 
 

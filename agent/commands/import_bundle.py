@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     inventory = _inventory(data_dir, status if agent_runs else None)
     _refuse_early(chosen, inventory, chosen.digest)
     for sentence in _remarks(chosen, inventory, status):
-        sys.stderr.write(f"{sentence}\n")
+        command_line.say(sentence)
     ordering.ask(args)
     root = data_dir / "models"
     bundle.sweep(root)
@@ -97,7 +97,7 @@ def _choose(args: argparse.Namespace, found: tuple[Found, ...], damaged: tuple[U
     for line in command_line.table(_HEAD, [_row(one) for one in found]):
         print(line)
     for one in damaged:
-        print(f"UNUSABLE  {one.path}: {one.error.message}")
+        command_line.show(f"UNUSABLE  {one.path}: {one.error.message}")
     if fitting:
         what = "Several packages" if len(fitting) > 1 else "A package, and others that are damaged,"
         how = "Name one by its path." if is_named else "Name one: --model MODEL, --release N, or its path."

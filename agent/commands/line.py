@@ -46,7 +46,7 @@ def show(args: argparse.Namespace) -> int:
     elif lock is None:
         print("free")
     else:
-        print(f"busy until {lock.until.astimezone():%Y-%m-%d %H:%M}{f': {lock.why}' if lock.why else ''}")
+        command_line.show(f"busy until {lock.until.astimezone():%Y-%m-%d %H:%M}{f': {lock.why}' if lock.why else ''}")
     return 0
 
 
@@ -71,7 +71,7 @@ def take(args: argparse.Namespace) -> int:
     if not folder.is_dir():
         raise LinesideError("resource.not_found", f"{folder}: no agent has its files there.", "Name its data folder.")
     until = now + timedelta(seconds=args.for_s)
-    lock = line_busy.LineBusy(until=until, why=args.why[:200])
+    lock = line_busy.LineBusy(until=until, why=command_line.plain(args.why)[:200])
     line_busy.take(folder, lock, ordering.disk_of(folder))
     print(f"busy until {until.astimezone():%Y-%m-%d %H:%M}")
     return 0

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any, Final
 
 from agent.commands import model_bench, model_compare, model_init, model_pack
-from wire import package
+from wire import command_line, package
 from wire.errors import REGISTER
 from wire.rules import Rule
 
@@ -62,13 +61,14 @@ def run_check(args: argparse.Namespace) -> int:
         }
         print(json.dumps(document, indent=2))
     elif result.ok:
-        print(f"{args.path}: good")
+        command_line.show(f"{args.path}: good")
         _print_facts(result.facts)
     if result.ok:
         return 0
     if not args.json:
-        sys.stderr.write(f"{args.path}: refused ({result.code})\n{result.reason}\n")
-        sys.stderr.write(f"{result.next_step}\n" if result.next_step else "")
+        for sentence in (f"{args.path}: refused ({result.code})", result.reason, result.next_step):
+            if sentence:
+                command_line.say(sentence)
     return REGISTER[result.code].exit_status
 
 
@@ -105,22 +105,28 @@ def _print_package(found: package.Package) -> None:
     manifest = found.manifest
     picture = manifest.input
     labels = ", ".join(found.labels[:8]) + (f", ... ({len(found.labels)})" if len(found.labels) > 8 else "")
-    print(f"model       {manifest.name}, release {manifest.release}: {manifest.description or 'no description'}")
-    print(f"digest      {found.digest}")
-    print(f"task        {manifest.task}, decoder {manifest.decoder.name} {manifest.decoder.parameters or ''}".rstrip())
-    print(
+    command_line.show(
+        f"model       {manifest.name}, release {manifest.release}: {manifest.description or 'no description'}"
+    )
+    command_line.show(f"digest      {found.digest}")
+    command_line.show(
+        f"task        {manifest.task}, decoder {manifest.decoder.name} {manifest.decoder.parameters or ''}".rstrip()
+    )
+    command_line.show(
         f"input       {picture.width_px} x {picture.height_px} px, {picture.color}, {picture.layout}, {picture.dtype}, "
         f"resize {picture.resize}"
     )
-    print(f"labels      {labels}")
+    command_line.show(f"labels      {labels}")
     for name, threshold in manifest.thresholds.items():
-        print(f"threshold   {name} = {threshold.default:g} (allowed: {threshold.min:g} to {threshold.max:g})")
+        command_line.show(
+            f"threshold   {name} = {threshold.default:g} (allowed: {threshold.min:g} to {threshold.max:g})"
+        )
     if manifest.tiling is not None:
         tiling = manifest.tiling
-        print(f"tiles       {tiling.tile_px} px, every {tiling.stride_px} px, merged by {tiling.merge}")
+        command_line.show(f"tiles       {tiling.tile_px} px, every {tiling.stride_px} px, merged by {tiling.merge}")
     for rule in manifest.rules:
-        print(f"rule        {rule.name}: {', '.join(rule.labels)}: {_rule_words(rule)}")
-    print(f"package     {len(found.index.files)} files, {found.index.total_bytes} bytes")
+        command_line.show(f"rule        {rule.name}: {', '.join(rule.labels)}: {_rule_words(rule)}")
+    command_line.show(f"package     {len(found.index.files)} files, {found.index.total_bytes} bytes")
 
 
 def _rule_words(rule: Rule) -> str:
@@ -140,9 +146,11 @@ def _rule_words(rule: Rule) -> str:
 
 def _print_facts(facts: dict[str, Any]) -> None:
     opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in facts["opsets"].items())
-    print(f"graph       {facts['nodes']} nodes, IR {facts['ir_version']}, opset {opsets}, {facts['bytes']} bytes")
+    command_line.show(
+        f"graph       {facts['nodes']} nodes, IR {facts['ir_version']}, opset {opsets}, {facts['bytes']} bytes"
+    )
     for kind in ("inputs", "outputs"):
         for tensor in facts[kind]:
-            print(f"{kind[:-1]:<12}{tensor['name']} {tensor['shape']} {tensor['element']}")
+            command_line.show(f"{kind[:-1]:<12}{tensor['name']} {tensor['shape']} {tensor['element']}")
     if "provider" in facts:
-        print(f"runtime     onnxruntime {facts['runtime']}, {facts['provider']}")
+        command_line.show(f"runtime     onnxruntime {facts['runtime']}, {facts['provider']}")

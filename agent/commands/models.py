@@ -67,7 +67,7 @@ def run_list(args: argparse.Namespace) -> int:
     for line in command_line.table(_HEAD, [_row(scene, version) for version in versions]):
         print(line)
     for line in _remarks(scene, models):
-        print(line)
+        command_line.show(line)
     if not scene.agent_runs:
         sys.stderr.write("No agent runs on this device now; this is what lies on its disk.\n")
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -56,7 +55,7 @@ def run_rollback(args: argparse.Namespace) -> int:
     model = scenes.model_of(scene, args.model)
     back, sentences = way_back(scene, model)
     for sentence in sentences:
-        sys.stderr.write(f"{sentence}\n")
+        command_line.say(sentence)
     ordering.ask(args)
     order = _order(args, OrderKind.ROLLBACK, model, back, reason=args.reason)
     if ordering.give(args, scene.data_dir, order) is None:
@@ -134,10 +133,8 @@ def run_confirm(args: argparse.Namespace) -> int:
         raise LinesideError(
             "resource.not_found", f"{model} awaits no confirmation: {now}.", f"See: lineside models show {model}"
         )
-    sys.stderr.write(
-        f"{model} release {attempt.release} ({attempt.digest[:12]}) is in {scenes.state_words(attempt)}.\n"
-    )
-    sys.stderr.write(f"What you confirm: {hold.text or 'that it is made active.'}\n")
+    command_line.say(f"{model} release {attempt.release} ({attempt.digest[:12]}) is in {scenes.state_words(attempt)}.")
+    command_line.say(f"What you confirm: {hold.text or 'that it is made active.'}")
     ordering.ask(args)
     version = scene.inventory.by_digest(attempt.digest)
     order = _order(args, OrderKind.CONFIRM, model, version)
@@ -194,7 +191,7 @@ def _order(
         release=version.release if version is not None else None,
         by=ordering.who(args),
         at=datetime.now(UTC),
-        reason=reason[:200],
+        reason=command_line.plain(reason)[:200],
     )
 
 

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         )
         return 0
     for line in _lines(scene, model, version, mine, manifest, trouble):
-        print(line)
+        command_line.show(line)
     return 0
 
 

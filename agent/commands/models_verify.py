@@ -135,7 +135,7 @@ def _say(result: _Result) -> None:
     else:
         print(f"{name}: DAMAGED")
         for sentence in result.damage:
-            print(f"  {sentence}")
+            command_line.show(f"  {sentence}")
 
 
 def _is_coming(scene: Scene, version: Version) -> bool:

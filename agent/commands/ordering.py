@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from agent.commands import models_scene as scenes
 from agent.commands import running
+from wire import command_line
 from wire.errors import REGISTER, LinesideError
 
 if TYPE_CHECKING:
@@ -50,9 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser, *, below: bool = True) -> Non
 def who(args: argparse.Namespace) -> str:
     """Return who gives the order."""
     if args.by:
-        return str(args.by)[:200]
+        return command_line.plain(str(args.by))[:200]
     try:
-        return (os.environ.get("SUDO_USER") or getpass.getuser())[:200]
+        return command_line.plain(os.environ.get("SUDO_USER") or getpass.getuser())[:200]
     except (KeyError, OSError):
         return f"user {os.getuid()}"
 
@@ -97,7 +98,7 @@ def give(args: argparse.Namespace, data_dir: Path, order: Order) -> Answer | Non
     if not answer.done:
         code = answer.code if answer.code in REGISTER else "resource.conflict"
         raise LinesideError(code, f"The agent did not take the order: {answer.text}", "")
-    sys.stderr.write(f"{answer.text}\n")
+    command_line.say(answer.text)
     return answer
 
 
@@ -147,7 +148,7 @@ def follow(
             words = _step_words(attempt)
             if words != told:
                 told, last_s = words, time.monotonic()
-                sys.stderr.write(f"{datetime.now().astimezone():%H:%M:%S}  {words}\n")
+                command_line.say(f"{datetime.now().astimezone():%H:%M:%S}  {words}")
             if attempt.has_ended or is_enough(attempt):
                 return attempt
             if _waits(attempt) and time.monotonic() - last_s > 1.0:

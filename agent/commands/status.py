@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from agent.commands import models_scene, running
+from wire import command_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         print(codec.encode(word.status).decode())
     else:
         for line in _lines(word):
-            print(line)
+            command_line.show(line)
     return word.end()
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from fleet.commands import client, table
+from wire import command_line
 
 
 def add_parser(subparsers: Any) -> None:
@@ -52,10 +52,11 @@ def run_cancel(args: argparse.Namespace) -> int:
         desired = api.send("GET", f"/devices/{one['device']}/desired").json()
     models = {model["model"]: model["release"] for model in desired["models"]}
     now = f"release {models[one['model']]}" if one["model"] in models else "no version"
-    sys.stderr.write(
+    command_line.say(
         f"{one['model']} release {release(one)} on {one['device']} is canceled; "
-        f"{one['device']} is asked for {now} now (revision {desired['revision']}).\n{one['reason']}\n"
+        f"{one['device']} is asked for {now} now (revision {desired['revision']})."
     )
+    command_line.say(str(one["reason"]))
     print(one["id"])
     return 0
 

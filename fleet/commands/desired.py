@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fleet.commands import client, table
+from wire import command_line
 from wire.errors import LinesideError
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def run_set(args: argparse.Namespace) -> int:
     same = following.revision == current.revision
     sys.stderr.write(f"{args.device} {'is' if same else 'is now'} at revision {following.revision}.\n")
     for sentence in _without_model(following):
-        sys.stderr.write(f"note: {sentence}\n")
+        command_line.say(f"note: {sentence}")
     print(following.revision)
     return 0
 
@@ -103,7 +104,7 @@ def run_show(args: argparse.Namespace) -> int:
     if args.json:
         client.print_json("desired", {"desired": found})
         return 0
-    print(f"{found['device']}  revision {found['revision']}")
+    command_line.show(f"{found['device']}  revision {found['revision']}")
     rows = [
         [one["model"], str(one["release"]), one["active"][:12], one["deployment_id"], _shadow_words(one)]
         for one in found["models"]
@@ -113,7 +114,8 @@ def run_show(args: argparse.Namespace) -> int:
         sampling = station["sampling"]
         floor = f"floor {sampling['floor_rate']}, revision {sampling['revision']}" if sampling else "the device's own"
         own = "" if station["recipes"] else "; recipes: the device's own"
-        print(f"\nstation {station['station']}: sampling {floor}{own}")
+        print()
+        command_line.show(f"station {station['station']}: sampling {floor}{own}")
         if station["recipes"]:
             table.print_table(_RECIPE_HEAD, [_recipe_row(recipe) for recipe in station["recipes"]])
     return 0

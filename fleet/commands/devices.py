@@ -61,17 +61,17 @@ def run_show(args: argparse.Namespace) -> int:
         content = {"device": device, "deployments": deployments, "health": health, "events": events}
         client.print_json("device", content)
         return 0
-    print(f"{device['id']}  {_state(device)}  last seen {device['last_seen_at'] or 'never'}")
-    print(f"agent {device['agent_version']} on {device['architecture']}, enrolled {device['enrolled_at']}")
-    print(f"runs {_runs(device)}")
+    command_line.show(f"{device['id']}  {_state(device)}  last seen {device['last_seen_at'] or 'never'}")
+    command_line.show(f"agent {device['agent_version']} on {device['architecture']}, enrolled {device['enrolled_at']}")
+    command_line.show(f"runs {_runs(device)}")
     for one in device["deviations"]:
-        print(command_line.plain(f"{one['model']} {one['text']}"))
+        command_line.show(f"{one['model']} {one['text']}")
     rows = [
         [one["model"], words.release(one), one["state"], words.asked_by(one), words.why(one)] for one in deployments
     ]
     table.print_table(("MODEL", "RELEASE", "STATE", "ASKED BY", "WHY"), rows)
     for sentence in _wrong(device, health):
-        print(command_line.plain(sentence))
+        command_line.show(sentence)
     if events:
         print()
         table.print_table(("EVENT", "AT", "TEXT"), [[one["name"], one["at"], one["text"]] for one in events])
@@ -99,14 +99,16 @@ def run_absorb(args: argparse.Namespace) -> int:
     if args.json:
         client.print_json("export", found)
     else:
-        print(f"{found['device']}, exported {found['written_at']}: {found['batches']} of {found['expected']} batches")
+        command_line.show(
+            f"{found['device']}, exported {found['written_at']}: {found['batches']} of {found['expected']} batches"
+        )
         rows = [
             [lane, *(str(one[count]) for count in ("records", "new", "known", "refused", "failed"))]
             for lane, one in found["lanes"].items()
         ]
         table.print_table(("LANE", "RECORDS", "NEW", "KNOWN", "REFUSED", "FAILED"), rows)
     if found["trouble"]:
-        sys.stderr.write(f"warning: {found['trouble']}\n")
+        command_line.say(f"warning: {found['trouble']}")
     return 0 if not found["trouble"] else REGISTER["source.unreadable"].exit_status
 
 

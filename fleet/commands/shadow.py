@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fleet.commands import client, table
+from wire import command_line
 
 _VERDICTS: Final = ("OK", "NG", "UNSURE", "NO_VERDICT")
 
@@ -37,7 +38,7 @@ def run_show(args: argparse.Namespace) -> int:
     if args.json:
         client.print_json("shadow", {**found, "disagreements": parts})
         return 0
-    print(f"{found['model']} release {found['release']} as shadow  {found['digest'][:12]}")
+    command_line.show(f"{found['model']} release {found['release']} as shadow  {found['digest'][:12]}")
     for one in found["against"]:
         _print_against(one)
     if not found["against"]:
@@ -56,7 +57,8 @@ def run_show(args: argparse.Namespace) -> int:
 def _print_against(one: Mapping[str, Any]) -> None:
     active = f"release {one['active_release']}" if one["active_release"] is not None else "an unknown release"
     whole = one["matrix"]
-    print(f"\nagainst {active}: {whole['compared']} parts, {whole['disagreed']} differ ({_share(whole)})")
+    print()
+    command_line.show(f"against {active}: {whole['compared']} parts, {whole['disagreed']} differ ({_share(whole)})")
     cells = {(cell["active_verdict"], cell["verdict"]): cell for cell in whole["cells"]}
     rows = [
         [active_verdict, *(_cell(cells.get((active_verdict, verdict))) for verdict in _VERDICTS)]

@@ -31,5 +31,5 @@ def run(args: argparse.Namespace) -> int:
     rows = [[fact["at"] or "-", fact["source"], fact["text"]] for fact in found["facts"]]
     table.print_table(("AT", "SOURCE", "FACT"), rows)
     print()
-    print(command_line.plain(found["answer"]))
+    command_line.show(found["answer"])
     return 0
