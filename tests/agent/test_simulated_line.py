@@ -89,7 +89,7 @@ def test_each_exposure_belongs_to_its_trigger_and_shows_its_part(start_line: Cal
 
 
 def test_the_count_file_knows_truth_verdicts_and_missing_answers(start_line: Callable[..., RunningLine]) -> None:
-    running = start_line(parts_per_s=20, part_count=6, deadline_ms=100)
+    running = start_line(parts_per_s=20, part_count=6, deadline_ms=1000)
     controller = controller_of(running)
     controller.set_state(StationState(ready=True))
     for _ in range(6):
