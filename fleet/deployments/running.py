@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlmodel import Session, col, func, select
+from sqlmodel import Session, col, delete, func, select
 
 from fleet.deployments.tables import VersionChange
 from fleet.devices.tables import Device
 from wire.messages import RunningModel
 
 CLOCK_SLACK: Final = timedelta(seconds=30)
+CHANGES_KEPT: Final = 1000  # of each model of a device: an agent that starts again makes two
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +121,15 @@ def observe(
     if after is not None and after.digest == digest:
         session.delete(after)
     session.flush()
+    _prune(session, device, model)
+
+
+def _prune(session: Session, device: str, model: str) -> None:
+    of_model = (col(VersionChange.device) == device, col(VersionChange.model) == model)
+    newest = select(VersionChange.since).where(*of_model).order_by(col(VersionChange.since).desc())
+    edge = session.exec(newest.offset(CHANGES_KEPT).limit(1)).first()
+    if edge is not None:
+        session.exec(delete(VersionChange).where(*of_model).where(col(VersionChange.since) <= edge))
 
 
 def believable(session: Session, device: str, at: datetime, received_at: datetime) -> datetime:

@@ -47,7 +47,7 @@ def take(session: Session, is_present: Callable[[str], bool], now: datetime) -> 
     }
     known = drift.known(session, names, reported)
     desired = known.desired
-    releases = _releases(session, reported.values(), desired.values())
+    releases = {**known.releases, **_releases(session, desired.values())}
     since = _since(session, names)
     deployments = _deployments_of(session, desired.values())
     minutes = inspections.verdicts_per_minute(session, now - MIX_WINDOW)
@@ -60,7 +60,7 @@ def take(session: Session, is_present: Callable[[str], bool], now: datetime) -> 
             "seen": words.stamp_or_none(device.last_seen_at),
             "running": _running(
                 device.id,
-                reported.get(device.id),
+                drift.in_use(device.id, known, reported.get(device.id)),
                 releases,
                 since,
                 drift.deviations(device.id, known, reported.get(device.id)),
@@ -89,10 +89,9 @@ def take(session: Session, is_present: Callable[[str], bool], now: datetime) -> 
     }
 
 
-def _releases(session: Session, reported: Iterable[Reported], desired: Iterable[Desired]) -> dict[str, int]:
-    """Return the release counter of each digest that runs or is asked for, where the registry knows it."""
-    digests = {model.digest for one in reported for model in one.models if model.digest is not None}
-    digests |= {digest for one in desired for model in one.models for digest in (model.active, model.shadow) if digest}
+def _releases(session: Session, desired: Iterable[Desired]) -> dict[str, int]:
+    """Return the release counter of each digest that is asked for, where the registry knows it."""
+    digests = {digest for one in desired for model in one.models for digest in (model.active, model.shadow) if digest}
     rows = session.exec(select(ModelVersion.digest, ModelVersion.release).where(col(ModelVersion.digest).in_(digests)))
     return dict(rows.all())
 
@@ -114,7 +113,7 @@ def _deployments_of(session: Session, desired: Iterable[Desired]) -> dict[str, D
 
 def _running(
     device: str,
-    reported: Reported | None,
+    in_use: Mapping[str, str | None],
     releases: Mapping[str, int],
     since: Mapping[tuple[str, str], datetime],
     deviations: Sequence[Deviation],
@@ -122,15 +121,15 @@ def _running(
     wrong = {one.model: one for one in deviations}
     return [
         {
-            "key": model.model,
-            "model": model.model,
-            "release": deployment_lines.release_words(model.digest, releases),
-            "digest": words.short(model.digest),
-            "full_digest": model.digest or "",
-            "since": words.stamp_or_none(since.get((device, model.model))),
-            "deviates": deployment_lines.deviates(wrong.get(model.model)),
+            "key": model,
+            "model": model,
+            "release": deployment_lines.release_words(digest, releases),
+            "digest": words.short(digest),
+            "full_digest": digest or "",
+            "since": words.stamp_or_none(since.get((device, model))),
+            "deviates": deployment_lines.deviates(wrong.get(model)),
         }
-        for model in (reported.models if reported is not None else ())
+        for model, digest in in_use.items()
     ]
 
 

@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
+
 from fleet import db
+from fleet.deployments import running
 from fleet.devices.service import absorb_state
+from fleet.pages import board
 from tests.fleet.test_local_deployments import LOCAL, cancel, deviations, report, take
 from tests.support.fleet_stand import Stand
 from wire.deployment import DeploymentState, Origin
@@ -66,6 +70,9 @@ def test_what_an_export_brings_is_newer_than_the_last_state(stand: Stand) -> Non
     take(stand, report(LOCAL, three, S.SUCCEEDED, 7, at=at, inferring_digest=three, **HER))
     assert deviations(stand) == ([], ["runs release 3, asked for at the device by anna; desired is release 2"])
     assert (why(stand, 3)["has_it"], why(stand, 2)["has_it"]) == (True, False)
+    with db.read_session(stand.engine) as session:
+        (device,) = board.take(session, lambda _: False, stand.now)["devices"]
+    assert [(one["release"], one["full_digest"]) for one in device["running"]] == [("release 3", three)]
     says(stand, 2, parts(two))
     assert deviations(stand)[0] == ["parts"], "its own word now is newer still"
     assert why(stand, 3)["has_it"] is False
@@ -141,3 +148,15 @@ def test_a_device_that_fell_back_to_a_former_deployment_by_itself_drifts(stand: 
     stand.advance(hours=1)
     says(stand, 2, parts(two, first))
     assert deviations(stand)[0] == ["parts"]
+
+
+def test_a_device_that_starts_again_and_again_fills_no_table(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "CHANGES_KEPT", 5)
+    stand.enrol("cell-1")
+    others = RunningModel(model="others", digest="b" * 64)
+    for number in range(20):
+        stand.advance(minutes=1)
+        says(stand, number + 1, parts("a" * 64 if number % 2 else None), others)
+    assert line(stand) == [("a" * 64, True), (None, True), ("a" * 64, True), (None, True), ("a" * 64, False)]
+    items = stand.send("GET", "/devices/cell-1/intervals?model=others").json()["items"]
+    assert [one["digest"] for one in items] == ["b" * 64]
