@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent.clock import Clock
 from agent.deploy.attempt import Attempt, ModelJournal, Past, joined
-from agent.deploy.durable import Disk
+from agent.deploy.durable import Disk, tidying
 from wire import codec, deployment, ids
 from wire.errors import LinesideError
 
@@ -26,7 +26,8 @@ class Journal:
         self._disk = disk or Disk()
         self._models: dict[str, ModelJournal] = {}
         self._disk.make_folder(folder)
-        self._disk.sweep(folder)
+        with tidying(folder):
+            self._disk.sweep(folder)
         for path in sorted(folder.glob("*.json")):
             if ids.is_name(path.stem):
                 self._models[path.stem] = self._load(path, clock)

@@ -174,7 +174,7 @@ def test_a_lost_record_of_what_is_installed_that_cannot_be_written_is_still_know
     assert next(device.runner.boot_choices(MODEL)).digest == releases[1].digest
 
 
-@pytest.mark.parametrize("what", ["download", "folder", "answer", "import"])
+@pytest.mark.parametrize("what", ["download", "folder", "answer", "import", "journal"])
 def test_what_cannot_be_tidied_at_a_start_keeps_no_model_from_being_loaded(
     device: TestDevice, releases: list[package.Package], what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +184,7 @@ def test_what_cannot_be_tidied_at_a_start_keeps_no_model_from_being_loaded(
         "folder": store / "packages" / ".tmp-half",
         "answer": store / "orders" / "old.answer.json",
         "import": store / "imports" / ".tmp-half",
+        "journal": device.root / "journal" / ".tmp-parts.json",
     }[what]
     leftover.parent.mkdir(exist_ok=True)
     leftover.write_bytes(b"half")
