@@ -136,6 +136,11 @@ class Feed:
         self.worker.start()
         return info
 
+    @property
+    def is_live(self) -> bool:
+        """Whether the source waits for nobody; known once it is open."""
+        return self._live
+
     def take(self, timeout_s: float) -> Lease | NoFrame | Ended:
         """Return the next frame; NoFrame, with the source's own trouble if it has any, when none came in time."""
         with self._changed:

@@ -46,8 +46,8 @@ class Turns:
     and starves none. Whoever is not served by the deadline leaves without a turn, since the verdict could no longer be
     used; so neither a long queue nor a model that hangs holds anybody longer than that.
 
-    A place that nobody wants may be borrowed, unless a thread is at its limit. It stays free for all looks: whoever
-    takes the last free one takes it from the borrower, and does not wait for it.
+    A place that nobody wants may be borrowed, unless a thread is at its limit or works at full speed. It stays free for
+    all looks: whoever takes the last free one takes it from the borrower, and does not wait for it.
 
     Args:
         places: usable cores, divided by the threads one look runs on.
@@ -62,6 +62,7 @@ class Turns:
         self._busy_until_ns = 0
         self._paces: dict[int, _Pace] = {}
         self._revoke: Callable[[], None] | None = None
+        self._at_full_speed = 0
         self.refused_count = 0
 
     @contextlib.contextmanager
@@ -74,6 +75,20 @@ class Turns:
             if granted:
                 self._give_back()
 
+    @contextlib.contextmanager
+    def at_full_speed(self) -> Iterator[None]:
+        """Lend no place while this lasts: the calling thread carries parts as fast as they can be read.
+
+        It pauses for its decoder only, and that needs the core that looks idle.
+        """
+        with self._lock:
+            self._at_full_speed += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._at_full_speed -= 1
+
     def borrow(self, revoke: Callable[[], None]) -> bool:
         """Borrow a place, one at a time, if one has been free for long enough to be idle; `end_borrowing` returns it.
 
@@ -81,7 +96,7 @@ class Turns:
             revoke: called once, at any moment, by a thread that needs its time: the place is no longer the borrower's.
         """
         with self._lock:
-            if self._revoke is not None or not self._free:
+            if self._revoke is not None or not self._free or self._at_full_speed:
                 return False
             now_ns = self._clock.monotonic_ns()
             if now_ns < self._busy_until_ns + IDLE_NS or self._is_anyone_at_the_limit(now_ns):

@@ -9,6 +9,7 @@ Models and recipes change between two parts only, and each part keeps the setup 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import threading
@@ -130,7 +131,10 @@ class StationWorker:
         self.tally = Tally()
         self.watch = VersionWatch()
         self.ended = threading.Event()
-        self._judge = ViewJudge(turns or Turns(thread_count, clock), self.tally, clock)
+        self._turns = turns or Turns(thread_count, clock)
+        self._judge = ViewJudge(self._turns, self.tally, clock)
+        # A file that nothing paces is read as fast as its parts are carried.
+        self._is_paced = settings.line.kind != "each_frame" or any(feed.is_live for feed in feeds.values())
         self._changeover = Changeover(
             station=settings.id,
             own=setup,
@@ -227,12 +231,13 @@ class StationWorker:
         Args:
             number: of this thread, below `thread_count`; it uses the pipelines of that number.
         """
-        while not worker.stop.is_set() and not self.ended.is_set():
-            worker.beat()
-            with self._take_lock:
-                part = self._take(worker)
-            if part is not None:
-                self._carry(part, number)
+        with contextlib.nullcontext() if self._is_paced else self._turns.at_full_speed():
+            while not worker.stop.is_set() and not self.ended.is_set():
+                worker.beat()
+                with self._take_lock:
+                    part = self._take(worker)
+                if part is not None:
+                    self._carry(part, number)
 
     def inspect(self, trigger: Trigger) -> None:
         """Carry one part on the calling thread."""

@@ -149,6 +149,21 @@ def test_a_look_takes_the_last_place_from_the_borrower_and_does_not_wait_for_it(
         assert revoked == ["now"], "who has returned the place is not asked for it"
 
 
+def test_no_place_is_lent_while_somebody_carries_parts_as_fast_as_they_can_be_read() -> None:
+    clock = FakeClock()
+    turns = Turns(2, clock)
+    with turns.at_full_speed(), turns.at_full_speed():
+        for _ in range(50):
+            with turns.turn(clock.monotonic_ns() + 10**9):
+                clock.advance(0.005)
+            clock.advance(0.03)  # it waits for its decoder, not for a part
+            assert not turns.borrow(lambda: None)
+    clock.advance(0.02)
+    with turns.at_full_speed():
+        assert not turns.borrow(lambda: None)
+    assert turns.borrow(lambda: None)
+
+
 def test_no_place_is_lent_beside_a_thread_that_never_pauses() -> None:
     clock = FakeClock()
     turns = Turns(2, clock)
