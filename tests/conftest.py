@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import psutil
 import pytest
 
@@ -28,7 +29,12 @@ _TURNS = pytest.StashKey[Path]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the file that holds the turns, in the process that starts the others; each of those takes it into use."""
+    """Make the file that holds the turns, in the process that starts the others; each of those takes it into use.
+
+    No example of Hypothesis fails for the time it took: that is the machine's, and beside others it has less.
+    """
+    hypothesis.settings.register_profile("suite", deadline=None)
+    hypothesis.settings.load_profile("suite")
     if hasattr(config, "workerinput"):
         config.pluginmanager.register(SideBySide(Path(config.workerinput["turns"])))
     elif config.getoption("tx", None):  # with -n

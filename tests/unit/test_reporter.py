@@ -174,16 +174,18 @@ def test_health_tells_of_each_view_its_camera_and_the_processes(tmp_path: Path) 
         line="modbus 10.0.0.5:502", sources={"top": ("rtsp://10.0.0.7/live", "arrival_only")}, outputs=(Lamp(),)
     )
     reporter = reporter_of(tmp_path, outbox, views={"top": view}, around=around)
+    began = time.monotonic()
     assert reporter.status().stations[0].health.views[0].fps_in is None  # asked before its first look
     time.sleep(0.05)
     view.frames_in = 60
     with Runs(reporter):
         wait_for(lambda: bool(outbox.health))
+    took_s = time.monotonic() - began
     health = outbox.health[0]
     seen = health.stations[0].views[0]
     assert (seen.view, seen.connected, seen.frames_in, seen.frame_age_ms) == ("top", True, 60, 12.0)
     assert seen.fps_in is not None
-    assert 50 < seen.fps_in <= 200
+    assert 10 / took_s < seen.fps_in <= 200
     assert [process.name for process in health.processes] == ["agent"]
     assert health.processes[0].private_bytes is not None
 

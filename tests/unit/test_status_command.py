@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from datetime import UTC, datetime, timedelta
@@ -31,17 +32,22 @@ def leave_status(folder: Path, pid: int, at: datetime) -> None:
     )
 
 
-def elder() -> psutil.Process:
-    """Return a process that was there long before this test."""
-    found = [process for process in psutil.process_iter() if time.time() - process.create_time() > 60]
-    return min(found, key=lambda process: process.create_time())
+def elder() -> int:
+    """Return the number of a process that was there long before this test."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # it may end while all are listed
+            found.append((process.create_time(), process.pid))
+    born, pid = min(found)
+    assert time.time() - born > 60
+    return pid
 
 
 @pytest.mark.parametrize(
     ("pid", "age_s", "exit_status", "words"),
     [
         (os.getpid(), 0, 0, "connected (MQTT 5)"),
-        (elder().pid, 30, 9, "SILENT"),
+        (elder(), 30, 9, "SILENT"),
         (2**22 + 1, 30, 7, "NOT RUNNING"),
         (os.getpid(), 10**8, 7, "NOT RUNNING"),  # the number was given to another process since
         (2**22 + 1, -86400, 7, "NOT RUNNING"),
