@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from agent.capture.feed import Feed
-from agent.capture.frame import TimeClass, Vital
+from agent.capture.frame import Vital
 from agent.capture.settings import SourceSettings
 from tests.support import ports, rtsp
 from tests.support.cameras import Consumer, adds_up, eventually, feed_of, is_gone
@@ -65,20 +65,6 @@ class Watched:
 def comes_back(feed: Feed, consumer: Consumer, within_s: float = 15) -> None:
     taken = consumer.taken
     eventually(lambda: feed.health().connected and consumer.taken > taken + 5, within_s, "the camera's return")
-
-
-def test_a_network_camera_names_its_time_class_and_its_frames_arrive(server: RtspServer) -> None:
-    feed = feed_of("front", settings(server.url))
-    info = feed.open()
-    ages: list[float] = []
-    consumer = Consumer(feed, lambda lease: ages.append((time.monotonic_ns() - lease.frame.exposed_ns) / 1e9))
-    eventually(lambda: consumer.taken > 20)
-    counts = consumer.close()
-
-    assert (info.time_class, info.live) == (TimeClass.ARRIVAL_ONLY, True)
-    assert consumer.shapes == [(240, 320, 3)]
-    assert all(0 <= age < 0.5 for age in ages)
-    assert set(counts.dropped) <= {"stale", "closed"}
 
 
 def killed_and_restarted(server: RtspServer, lost: Callable[[], bool]) -> None:
