@@ -90,7 +90,10 @@ def run_set(args: argparse.Namespace) -> int:
         )
     following = codec.decode(written.content, Desired)
     same = following.revision == current.revision
-    sys.stderr.write(f"{args.device} {'is' if same else 'is now'} at revision {following.revision}.\n")
+    word = f"is at revision {following.revision}, as before" if same else f"is now at revision {following.revision}"
+    sys.stderr.write(f"{args.device} {word}.\n")
+    for sentence in _not_anew(current, following, models):
+        sys.stderr.write(f"note: {sentence}\n")
     for sentence in _without_model(following):
         command_line.say(f"note: {sentence}")
     print(following.revision)
@@ -144,6 +147,22 @@ def _view_words(view: dict[str, Any]) -> str:
     camera = view["camera"] or {}
     words += [f"{name}={value:g}" for name, value in camera.items() if value is not None and name != "tolerance"]
     return " ".join([view["model"], *words])
+
+
+def _not_anew(current: Desired, following: Desired, asked: list[ModelChoice]) -> list[str]:
+    """Return a sentence for each model that was named, and for which no deployment begins."""
+    former = {model.deployment_id for model in current.models}
+    kept = {model.model for model in following.models if model.deployment_id in former}
+    found = []
+    for one in asked:
+        why = f"`lineside-fleet why-not {following.device} {one.model}` tells where that stands"
+        if one.model in kept and one.retry:
+            found.append(f"{one.model}={one.release} is on its way, or runs, so that --retry asks for nothing: {why}.")
+        elif one.model in kept:
+            found.append(
+                f"{one.model}={one.release} was asked for already: {why}, and --retry asks anew where it has ended."
+            )
+    return found
 
 
 def _without_model(document: Desired) -> list[str]:

@@ -58,6 +58,25 @@ def test_a_shadow_is_set_kept_changed_and_removed(stand: Stand, go: Any) -> None
         assert go("desired", "set", "cell-1", *wrong)[0] == 2
 
 
+def test_what_is_not_deployed_anew_is_said(stand: Stand, go: Any) -> None:
+    _, _, err = go("desired", "set", "cell-1", "--model", "parts=1")
+    assert err == "cell-1 is now at revision 1.\n"
+    _, out, err = go("desired", "set", "cell-1", "--model", "parts=1")
+    why = "`lineside-fleet why-not cell-1 parts` tells where that stands"
+    again = f"note: parts=1 was asked for already: {why}, and --retry asks anew where it has ended.\n"
+    assert (out, err) == ("1\n", f"cell-1 is at revision 1, as before.\n{again}")
+    _, _, err = go("desired", "set", "cell-1", "--model", "parts=1", "--retry")
+    nothing = f"note: parts=1 is on its way, or runs, so that --retry asks for nothing: {why}.\n"
+    assert err == f"cell-1 is at revision 1, as before.\n{nothing}"
+    _, _, err = go("desired", "set", "cell-1", "--model", "parts=1", "--station", "s1", "--sampling-floor", "0.2")
+    assert err == f"cell-1 is now at revision 2.\n{again}"
+    deployment = desired(go)["deployment_id"]
+    digest = stand.send("GET", f"/deployments/{deployment}").json()["deployment"]["digest"]
+    take(stand, report(deployment, digest, S.REFUSED, 2, code="deployment.incompatible"))
+    _, _, err = go("desired", "set", "cell-1", "--model", "parts=1", "--retry")
+    assert err == "cell-1 is now at revision 3.\n"
+
+
 def test_the_comparison_of_a_shadow_is_shown(stand: Stand, go: Any) -> None:
     go("desired", "set", "cell-1", "--model", "parts=1", "--shadow", "parts=2")
     assert "No part has been judged by both yet." in go("shadow", "show", "parts", "--release", "2")[1]
