@@ -138,10 +138,12 @@ def _take_all(engine: Engine, device: str, lines: Iterator[bytes], tally: _Tally
 def _trouble(tally: _Tally, head: ExportHead) -> str:
     """Return what is wrong with a file that was taken, or with how it was; both where both are."""
     of_file = tally.trouble
-    if not of_file and tally.batches + tally.unreadable != head.batches:
+    held = tally.batches + tally.unreadable
+    if not of_file and held != head.batches:
+        spoiled = f", of which {tally.unreadable} cannot be read" if tally.unreadable else ""
         of_file = (
-            f"The file names {head.batches} batches and holds {tally.batches + tally.unreadable}: it was cut short or "
-            "changed. What it holds was taken."
+            f"The file names {head.batches} batches and holds {held}{spoiled}: it was cut short or changed. "
+            "What could be read was taken."
         )
     if not of_file and tally.unreadable:
         of_file = f"{tally.unreadable} lines cannot be read; the quarantine has how they begin."

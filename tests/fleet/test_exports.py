@@ -225,6 +225,8 @@ def test_a_record_that_a_slice_cannot_digest_keeps_no_other_out(stand: Stand, mo
     assert summary["lanes"]["inspections"] == {"records": 5, "new": 4, "known": 0, "refused": 0, "failed": 1}
     assert "1 record could not be stored" in summary["trouble"]
     assert audited(stand)[0]["trouble"] == summary["trouble"]
+    junk = send(stand, [head(1), inspections, b"junk"]).json()
+    assert "names 1 batches and holds 2, of which 1 cannot be read" in junk["trouble"]
     cut = send(stand, [head(2), inspections]).json()
     assert "it was cut short" in cut["trouble"]
     assert "1 record could not be stored" in cut["trouble"], "neither trouble hides the other"
