@@ -162,7 +162,8 @@ def _remarks(chosen: Found, inventory: Inventory, status: Status | None) -> Iter
         )
     runs = inventory.having(chosen.model, "runs") or inventory.having(chosen.model, "current")
     if runs is not None and runs.release is not None and runs.release > chosen.release:
-        yield f"Release {chosen.release} is OLDER than release {runs.release}, which runs."
+        which = "which runs" if "runs" in runs.roles else "which is loaded at each start"
+        yield f"Release {chosen.release} is OLDER than release {runs.release}, {which}."
     elif runs is not None and runs.release == chosen.release and chosen.digest not in (None, runs.digest):
         yield f"A version that calls itself release {runs.release}, too, runs now ({runs.digest[:12]})."
     attempt = inventory.attempt(chosen.model)

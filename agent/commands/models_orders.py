@@ -108,7 +108,8 @@ def way_back(scene: Scene, model: str) -> tuple[Version, list[str]]:
             f"The deployment of {model} release {under_way.release}, now {under_way.state.value.replace('_', ' ')}, "
             "is given up."
         )
-    former = f"{model}: {_release(runs)} runs now. " if runs is not None else ""
+    now = "runs now" if runs is not None and "runs" in runs.roles else "is the one loaded at each start"
+    former = f"{model}: {_release(runs)} {now}. " if runs is not None else ""
     sentences.append(
         f"{former}{_release(back)[:1].upper()}{_release(back)[1:]} is checked and tested on this device, then runs "
         "from one part to the next; no maintenance window is waited for."

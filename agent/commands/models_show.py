@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = "lineside.model-version/1"
 _LABELS_SHOWN: Final = 8
+_WRITTEN_EVERY_S: Final = 60.0  # agent.deploy.logbook.KEEP_PROBATION_EVERY_S
 
 
 def add_verb(verbs: Any) -> None:
@@ -106,7 +107,7 @@ def _lines(
     if version is not None:
         yield f"package     {scenes.mb(version.bytes)}"
     if mine is not None:
-        yield from _deployment(mine)
+        yield from _deployment(scene, mine)
     latest = scene.inventory.attempt(model)
     if latest is not None and latest is not mine:
         words = scenes.end_words(latest) if latest.has_ended else scenes.state_words(latest)
@@ -131,12 +132,12 @@ def _of_manifest(manifest: Manifest) -> Iterator[str]:
     yield f"limits      {limits.latency_p95_ms:g} ms a look (p95), {limits.memory_mb:g} MB"
 
 
-def _deployment(attempt: Attempt) -> Iterator[str]:
+def _deployment(scene: Scene, attempt: Attempt) -> Iterator[str]:
     who = "the fleet"
     if attempt.origin.value == "device":
-        who = f"{attempt.by or 'a person'} at this device"
+        who = f"{attempt.by or 'a person'} at this device{f': {attempt.why}' if attempt.why else ''}"
     yield f"deployment  {attempt.deployment_id}, asked for by {who}"
-    state = scenes.end_words(attempt) if attempt.has_ended else attempt.state.value.replace("_", " ")
+    state = scenes.end_words(attempt).rstrip(".") if attempt.has_ended else attempt.state.value.replace("_", " ")
     yield f"state       {state} (since {attempt.at.astimezone():%Y-%m-%d %H:%M})"
     if attempt.tested is not None:
         tested = attempt.tested
@@ -145,8 +146,10 @@ def _deployment(attempt: Attempt) -> Iterator[str]:
             f"ready after {tested.load_ms / 1000:.1f} s"
         )
     seen = scenes.seen_of(attempt)
-    if seen is not None:
-        yield f"probation   {scenes.progress_words(seen)}, watched for {running.words_of_s(attempt.watched_s)}"
+    if seen is not None and not (attempt.urgent and attempt.has_ended):  # a way back has none
+        is_written = attempt.has_ended or attempt.watched_s >= _WRITTEN_EVERY_S
+        watched = running.words_of_s(attempt.watched_s) if is_written else "less than a minute"
+        yield f"probation   {scenes.progress_words(seen)}, watched for {watched}"
         if seen.look_p95_ms is not None:
             former = f", the former version {seen.former_look_p95_ms:.1f} ms" if seen.former_look_p95_ms else ""
             yield f"            looks take {seen.look_p95_ms:.1f} ms (p95){former}"
@@ -157,9 +160,22 @@ def _deployment(attempt: Attempt) -> Iterator[str]:
         yield f"WAITS       {scenes.hold_words(hold)}"
         if hold.text:
             yield f"            {hold.text}"
+        if hold.reason.value == "line_busy":
+            yield from _lock(scene)
         if hold.reason.value == "awaiting_confirmation":
             is_watched = attempt.state.value == "probation"  # what only awaits its swap has nothing to be taken out
             or_back = f"  or  lineside models rollback {attempt.model}" if is_watched else ""
             yield f"            lineside models confirm {attempt.model}{or_back}"
     elif attempt.fault is not None and not attempt.has_ended:
         yield f"trouble     {attempt.fault.reason} It is {scenes.then_words(attempt.state.value)}."
+
+
+def _lock(scene: Scene) -> Iterator[str]:
+    from datetime import UTC, datetime
+
+    from agent.deploy import line_busy
+
+    lock = line_busy.read(scene.data_dir, datetime.now(UTC))
+    if lock is not None:
+        why = f": {lock.why}" if lock.why else ""
+        yield f"            it is busy until {lock.until.astimezone():%Y-%m-%d %H:%M}{why}"

@@ -95,6 +95,9 @@ def give(args: argparse.Namespace, data_dir: Path, order: Order) -> Answer | Non
         sys.stderr.write("The order is given.\n")
         return None
     answer = _answer(args, orders, order)
+    if answer is None:
+        sys.stderr.write("The agent does not run any more: the order is taken up at its next start.\n")
+        return None
     if not answer.done:
         code = answer.code if answer.code in REGISTER else "resource.conflict"
         raise LinesideError(code, f"The agent did not take the order: {answer.text}", "")
@@ -102,7 +105,8 @@ def give(args: argparse.Namespace, data_dir: Path, order: Order) -> Answer | Non
     return answer
 
 
-def _answer(args: argparse.Namespace, orders: Orders, order: Order) -> Answer:
+def _answer(args: argparse.Namespace, orders: Orders, order: Order) -> Answer | None:
+    """Wait for the agent's word on an order; None where the agent was stopped meanwhile."""
     began_s = time.monotonic()
     has_said = False
     while (answer := orders.answer_of(order.id)) is None:
@@ -113,10 +117,13 @@ def _answer(args: argparse.Namespace, orders: Orders, order: Order) -> Answer:
                 "See the agent's log, then give the order again.",
             )
         waited_s = time.monotonic() - began_s
-        if waited_s > _PATIENCE_S and not has_said:
+        is_fresh = waited_s <= _PATIENCE_S or scenes.last_word(args)[1]
+        if not is_fresh and not _is_alive(args):
+            return None
+        if waited_s > _PATIENCE_S and is_fresh and not has_said:
             has_said = True
             sys.stderr.write("The agent is busy with another step; the order is next. (Ctrl-C leaves it given.)\n")
-        if waited_s > ANSWER_TIMEOUT_S or (waited_s > _PATIENCE_S and not scenes.last_word(args)[1]):
+        if waited_s > ANSWER_TIMEOUT_S or not is_fresh:
             raise LinesideError(
                 "request.timed_out",
                 f"The agent has not come to the order for {running.words_of_s(waited_s)}. The order stays; "
@@ -125,6 +132,14 @@ def _answer(args: argparse.Namespace, orders: Orders, order: Order) -> Answer:
             )
         time.sleep(POLL_S)
     return answer
+
+
+def _is_alive(args: argparse.Namespace) -> bool:
+    """Tell whether the agent's process is there, though it may be silent."""
+    try:
+        return running.read(args).runs
+    except LinesideError:
+        return False
 
 
 def follow(

@@ -285,6 +285,14 @@ def test_an_older_release_is_said_to_be_older(device: DeviceAtHand, versions: li
     assert said[0] == "Release 1 is OLDER than release 3, which runs."
 
 
+def test_an_older_release_is_said_to_be_older_than_what_is_loaded_where_no_agent_runs(
+    device: DeviceAtHand, versions: list[package.Package], run: Run
+) -> None:
+    device.install(versions[2])
+    _, _, said = run(versions[0].folder, "--yes")
+    assert said[0] == "Release 1 is OLDER than release 3, which is loaded at each start."
+
+
 def test_a_version_whose_digest_is_not_known_yet_is_not_said_to_be_another_one(
     device: DeviceAtHand, versions: list[package.Package], run: Run
 ) -> None:

@@ -275,6 +275,47 @@ def test_a_version_in_probation_is_shown_with_all_that_is_known(
     assert f"before      release 1 ({versions[0].digest[:12]}): succeeded" in lines
 
 
+def test_the_time_a_version_was_watched_is_not_said_to_be_nothing_before_it_is_written_down(
+    device: DeviceAtHand, versions: list[package.Package], run: Run
+) -> None:
+    """It is written once a minute."""
+    in_probation(device, versions)
+    lines = run("models", "show", "parts")[1].splitlines()
+    assert "probation   0 of 100 parts judged, watched for less than a minute" in lines
+
+
+def test_what_keeps_the_line_busy_is_shown_with_the_deployment_that_waits_for_it(
+    device: DeviceAtHand, versions: list[package.Package], run: Run
+) -> None:
+    device.install(versions[0])
+    device.not_now = lambda: HoldReason.LINE_BUSY
+    device.fleet.publish(versions[1])
+    device.ask_for(versions[1])
+    assert run("line", "busy", "--for", "8h", "--why", "lot 4711")[0] == 0
+    device.begin()
+    wait_for(lambda: (attempt := device.attempt()) is not None and attempt.hold is not None)
+    lines = run("models", "show", "parts")[1].splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("WAITS       line busy, at most until 20"))
+    assert lines[at + 1].startswith("            it is busy until 20")
+    assert lines[at + 1].endswith(": lot 4711")
+    assert run("line", "free")[0] == 0
+    assert not any("lot 4711" in line for line in run("models", "show", "parts")[1].splitlines())
+
+
+def test_who_went_back_and_why_is_shown_and_no_probation_that_a_way_back_does_not_have(
+    device: DeviceAtHand, versions: list[package.Package], run: Run
+) -> None:
+    device.install(*versions[:2])
+    device.begin()
+    assert run("models", "rollback", "parts", "--yes", "--reason", "lot 4711 is rejected")[0] == 0
+    lines = run("models", "show", "parts")[1].splitlines()
+    asked = next(line for line in lines if line.startswith("deployment  "))
+    assert asked.endswith(", asked for by anna at this device: lot 4711 is rejected")
+    state = next(line for line in lines if line.startswith("state  "))
+    assert "runs, and will be loaded at each start (since 20" in state
+    assert not any(line.startswith("probation") for line in lines)
+
+
 @pytest.mark.parametrize("which", ["1", "digest"])
 def test_another_version_is_shown_by_its_release_or_its_digest(
     device: DeviceAtHand, versions: list[package.Package], run: Run, which: str
@@ -609,6 +650,38 @@ def test_an_agent_that_never_answers_is_given_up_and_the_order_stays(
     assert "The agent has not come to the order for " in err
     assert "The order stays" in err
     assert len(device.orders.waiting()) == 1
+
+
+def test_an_agent_that_is_stopped_after_the_order_was_given_is_not_said_to_be_busy(
+    device: DeviceAtHand, versions: list[package.Package], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.commands.ordering._PATIENCE_S", 0.3)
+    device.install(*versions[:2])
+    device.begin()
+    device._stop.set()
+    given = Orders.give
+
+    def stops(orders: Orders, order: Order) -> None:
+        given(orders, order)
+        threading.Timer(0.1, device.end).start()
+
+    monkeypatch.setattr(Orders, "give", stops)
+    status, _, err = run("models", "rollback", "parts", "--yes")
+    assert status == 0
+    assert err.splitlines()[-1] == "The agent does not run any more: the order is taken up at its next start."
+    assert "busy" not in err
+    assert len(device.orders.waiting()) == 1
+
+
+def test_a_version_is_not_said_to_run_while_no_agent_does(
+    device: DeviceAtHand, versions: list[package.Package], run: Run
+) -> None:
+    device.install(*versions[:2])
+    status, _, err = run("models", "rollback", "parts", "--yes")
+    assert status == 0
+    two = versions[1].digest[:12]
+    assert err.startswith(f"parts: release 2 ({two}) is the one loaded at each start. Release 1 (")
+    assert "runs now" not in err
 
 
 def test_an_order_that_the_agent_has_set_aside_is_not_waited_for(
