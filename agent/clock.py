@@ -5,7 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
+
+# A clock before the release of this software is wrong, whatever it says.
+NOT_BEFORE: Final = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 class Clock(Protocol):

@@ -54,13 +54,11 @@ def take(args: argparse.Namespace) -> int:
     """Set the lock; a deployment that is ready waits until it is over."""
     from datetime import timedelta
 
-    from agent.clock import SystemClock
+    from agent.clock import NOT_BEFORE, SystemClock
     from agent.deploy import line_busy
-    from agent.health import time_quality
-    from wire.inspection import TimeSource
 
     now = SystemClock().now_utc()
-    if time_quality.assess(now, high_water_ms=0).source is TimeSource.SUSPECT:
+    if now < NOT_BEFORE:
         raise LinesideError(
             "resource.conflict",
             f"The clock of this device is wrong: it says {now:%Y-%m-%d %H:%M} UTC. A lock would be over as soon as the "
@@ -70,6 +68,7 @@ def take(args: argparse.Namespace) -> int:
     folder = running.data_dir_of(args)
     if not folder.is_dir():
         raise LinesideError("resource.not_found", f"{folder}: no agent has its files there.", "Name its data folder.")
+    ordering.may_write_in(folder, "Do it")
     until = now + timedelta(seconds=args.for_s)
     lock = line_busy.LineBusy(until=until, why=command_line.plain(args.why)[:200])
     line_busy.take(folder, lock, ordering.disk_of(folder))
@@ -81,7 +80,10 @@ def release(args: argparse.Namespace) -> int:
     """Remove the lock."""
     from agent.deploy import line_busy
 
-    line_busy.free(running.data_dir_of(args))
+    folder = running.data_dir_of(args)
+    if folder.is_dir():
+        ordering.may_write_in(folder, "Do it")
+    line_busy.free(folder)
     print("free")
     return 0
 

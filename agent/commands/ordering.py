@@ -224,11 +224,21 @@ def _say_it_goes_on(attempt: Attempt) -> None:
 def may_write(data_dir: Path) -> None:
     """Refuse where this user cannot leave anything for the agent; raises `storage.unusable`."""
     models = data_dir / "models"
-    if models.is_dir() and not os.access(models, os.W_OK | os.X_OK):
+    if models.is_dir():
+        may_write_in(models, "Give the order")
+
+
+def may_write_in(folder: Path, what: str) -> None:
+    """Refuse where this user may not write in a folder; raises `storage.unusable`.
+
+    Args:
+        what: is to be done by somebody else, in words.
+    """
+    if not os.access(folder, os.W_OK | os.X_OK):
         raise LinesideError(
             "storage.unusable",
-            f"This user may not write in {models}.",
-            "Give the order as the user that the agent runs as, or with sudo.",
+            f"This user may not write in {folder}.",
+            f"{what} as the user that the agent runs as, or with sudo.",
         )
 
 

@@ -7,15 +7,13 @@ import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
-from agent.clock import Clock
+from agent.clock import NOT_BEFORE, Clock
 from agent.inspection.records import TimeQuality
 from wire.inspection import TimeSource
 
-# A clock before the release of this software is wrong, whatever it says.
-_NOT_BEFORE: Final = datetime(2026, 11, 1, tzinfo=UTC)
 _BACKWARDS_TOLERANCE_MS: Final = 60_000
 _STA_PLL: Final = 0x0001
 _STA_UNSYNC: Final = 0x0040
@@ -63,7 +61,7 @@ class WallClock:
         now = self._clock.now_utc()
         if assess(now, self._high_water_ms()).source is not TimeSource.SUSPECT:
             return True
-        return now >= _NOT_BEFORE and _kernel_quality().source is TimeSource.SYNCHRONISED
+        return now >= NOT_BEFORE and _kernel_quality().source is TimeSource.SYNCHRONISED
 
 
 def assess(now: datetime, high_water_ms: int) -> TimeQuality:
@@ -76,7 +74,7 @@ def assess(now: datetime, high_water_ms: int) -> TimeQuality:
     Returns:
         `suspect` where it lies before this release or before what was seen; else what the kernel says of its source.
     """
-    if now < _NOT_BEFORE or now.timestamp() * 1000 < high_water_ms - _BACKWARDS_TOLERANCE_MS:
+    if now < NOT_BEFORE or now.timestamp() * 1000 < high_water_ms - _BACKWARDS_TOLERANCE_MS:
         return TimeQuality(source=TimeSource.SUSPECT)
     return _kernel_quality()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -80,6 +83,31 @@ def test_the_line_is_not_made_busy_by_a_clock_that_is_wrong(
     assert "Set it" in said
     assert list(tmp_path.iterdir()) == []
     assert cli.main(["line", "free", *where]) == 0
+
+
+def test_a_user_who_may_not_write_there_is_told_who_may_lock_and_free_the_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = ["--data-dir", str(tmp_path)]
+    assert cli.main(["line", "busy", "--for", "8h", *where]) == 0
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # which root always may
+    for command in (["busy", "--for", "1h"], ["free"]):
+        capsys.readouterr()
+        assert cli.main(["line", *command, *where]) == 9
+        said = capsys.readouterr().err.splitlines()
+        assert said[0] == f"error: This user may not write in {tmp_path}."
+        assert said[1] == "       Do it as the user that the agent runs as, or with sudo."
+    assert line_busy.read(tmp_path, datetime.now(UTC)) is not None
+
+
+def test_the_lock_of_the_line_needs_no_model_runtime(tmp_path: Path) -> None:
+    """Which takes a second to load, and says things of its own."""
+    code = (
+        "import sys; from agent import cli; cli.main(['line', 'busy', '--for', '1h', '--data-dir', sys.argv[1]]); "
+        "print('onnxruntime' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert ran.stdout.splitlines()[-1] == "False", ran.stderr
 
 
 def test_a_lock_that_cannot_be_read_is_none(tmp_path: Path) -> None:
