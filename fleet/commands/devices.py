@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,7 +45,9 @@ def run_list(args: argparse.Namespace) -> int:
     if args.json:
         client.print_json("devices", {"items": items})
         return 0
-    rows = [[one["id"], _state(one), one["last_seen_at"] or "never", one["agent_version"], _runs(one)] for one in items]
+    rows = [
+        [one["id"], _state(one), one["last_seen_at"] or "never", one["agent_version"], _runs(one, {})] for one in items
+    ]
     table.print_table(("DEVICE", "STATE", "LAST SEEN", "AGENT", "RUNS"), rows)
     return 0
 
@@ -63,7 +66,8 @@ def run_show(args: argparse.Namespace) -> int:
         return 0
     command_line.show(f"{device['id']}  {_state(device)}  last seen {device['last_seen_at'] or 'never'}")
     command_line.show(f"agent {device['agent_version']} on {device['architecture']}, enrolled {device['enrolled_at']}")
-    command_line.show(f"runs {_runs(device)}")
+    releases = {one["digest"]: one["release"] for one in deployments if one["release"] is not None}
+    command_line.show(f"runs {_runs(device, releases)}")
     for one in device["deviations"]:
         command_line.show(f"{one['model']} {one['text']}")
     rows = [
@@ -164,6 +168,11 @@ def _state(device: dict[str, Any]) -> str:
     return f"{state}, drift" if device["drift"] else state
 
 
-def _runs(device: dict[str, Any]) -> str:
-    models = (device["reported"] or {}).get("models", [])
-    return ", ".join(f"{one['model']} {(one['digest'] or 'nothing')[:12]}" for one in models) or "-"
+def _runs(device: dict[str, Any], releases: Mapping[str, int]) -> str:
+    """Return what a device runs, with the releases that are known of digests."""
+    found = []
+    for one in (device["reported"] or {}).get("models", []):
+        digest = one["digest"] or ""
+        named = f"release {releases[digest]} ({digest[:12]})" if digest in releases else digest[:12] or "nothing"
+        found.append(f"{one['model']} {named}")
+    return ", ".join(found) or "-"

@@ -24,6 +24,13 @@ def test_all_that_is_wrong_is_told_with_its_place() -> None:
     ]
 
 
+def test_what_runs_is_told_with_its_release_where_a_deployment_names_it() -> None:
+    models = [{"model": "parts", "digest": "b" * 64}, {"model": "caps", "digest": "c" * 64}, {"model": "pins"}]
+    device = {"reported": {"models": [{"digest": None, **model} for model in models]}}
+    assert devices._runs(device, {"b" * 64: 4}) == "parts release 4 (bbbbbbbbbbbb), caps cccccccccccc, pins nothing"
+    assert devices._runs({"reported": None}, {}) == "-"
+
+
 def test_a_device_that_is_well_or_has_said_nothing_yet_or_is_of_an_older_release_shows_nothing() -> None:
     assert wrong([]) == []
     assert devices._wrong({"reported": None}, None) == []
