@@ -34,7 +34,8 @@ def in_the_way(attempt: Attempt, facts: Facts) -> tuple[HoldReason, str] | None:
     words = _gap(attempt) if facts.exclusive else ""
     must_ask = facts.confirm or (facts.exclusive and not facts.has_windows)
     if must_ask and not attempt.confirmed:
-        ask = f"It is ready to be swapped in once a person says so: `lineside models confirm {attempt.model}`."
+        when = ", in a maintenance window," if facts.has_windows else ""
+        ask = f"It is ready to be swapped in{when} once a person says so: `lineside models confirm {attempt.model}`."
         return HoldReason.AWAITING_CONFIRMATION, f"{words} {ask}".strip()
     return (facts.not_now, f"{words} {facts.not_now_words}".strip()) if facts.not_now is not None else None
 

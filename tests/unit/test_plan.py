@@ -570,6 +570,17 @@ CASES: dict[str, tuple[Installed, DesiredModel | None, Facts, Step | None]] = {
         Facts(now=NOW, confirm=True, not_now=WINDOW, attempt=attempt(S.STAGED, tested=TESTED), inferring=OLD),
         Hold(reason=CONFIRMATION, deadline=NOW + timedelta(days=7), text=ASK),
     ),
+    "7c a person confirms each swap, which then takes place in a window": (
+        ON_OLD,
+        WANTED,
+        Facts(now=NOW, confirm=True, has_windows=True, attempt=attempt(S.STAGED, tested=TESTED), inferring=OLD),
+        Hold(
+            reason=CONFIRMATION,
+            deadline=NOW + timedelta(days=7),
+            text="It is ready to be swapped in, in a maintenance window, once a person says so: "
+            "`lineside models confirm parts`.",
+        ),
+    ),
     "7c a person has confirmed it, and no window is open": (
         ON_OLD,
         WANTED,
