@@ -103,6 +103,18 @@ class Deployments(RuleBasedStateMachine):
         self.device.steps(4)
         self.device.full_at = 0
 
+    @rule(
+        release=st.sampled_from([None, 1, 2, 3]),
+        what=st.sampled_from(["good", "faults", "faults", "slow", "shift"]),
+        count=st.integers(1, 8),
+    )
+    def the_disk_takes_nothing_while_parts_are_judged(self, release: int | None, what: str, count: int) -> None:
+        if release is not None:
+            self.device.desire(release)
+            self.device.steps(15)
+        self.device.judge(what, 60)
+        self.device.steps_without_room(count)
+
     @rule(busy=st.sampled_from([None, HoldReason.LINE_BUSY, HoldReason.MAINTENANCE_WINDOW]))
     def the_line_is_busy_or_free(self, busy: HoldReason | None) -> None:
         self.device.busy = busy
@@ -189,7 +201,7 @@ class Deployments(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            if self.device is not None:
+            if self.device is not None and not self.device.is_dead:  # dead: what went wrong has been raised
                 self.device.bring_to_an_end()
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)

@@ -63,13 +63,14 @@ class Device:
             self.fleet.publish(found)
         self.is_away = False
         self.is_full = False
+        self.takes_nothing = False
         self.busy: HoldReason | None = None
         self.memory_mb: float | None = None
         self.damaged: set[str] = set()
         self.pinned: set[str] = set()
         self.dies_at = self.full_at = 0
         self._boundaries = 0
-        self._dead = False
+        self.is_dead = False
         self.device = TestDevice(
             root=self.root,
             fleet=self.fleet,
@@ -92,7 +93,7 @@ class Device:
 
     def boot(self, *, crashed: bool = False, ended: Ending = Ending.CLEAN) -> None:
         """Start a process on what lies on disk."""
-        self._dead, self.dies_at, self.full_at = False, 0, 0
+        self.is_dead, self.dies_at, self.full_at = False, 0, 0
         self.device.boot(crashed=crashed, ended=ended)
         self._check_boot()
 
@@ -110,6 +111,21 @@ class Device:
         for _ in range(count):
             if not self.step():
                 self.device.clock.advance(5.0)
+
+    def steps_without_room(self, count: int) -> None:
+        """Let the process take some steps while the disk takes nothing; what is at fault judges no parts for that."""
+        before, activator = self.attempt, self.device.activator
+        goes_well = not activator.outcomes
+        self.takes_nothing = True
+        self.steps(count)
+        self.takes_nothing = False
+        attempt = self.attempt
+        if before is None or before.state is not S.PROBATION or before.fault is not None:
+            return
+        assert attempt is not None
+        assert attempt.state is S.PROBATION, "nothing could be written"
+        if attempt.fault is not None and attempt.former not in (None, *self.damaged) and goes_well:
+            assert activator.in_use == attempt.former, "it is at fault, and judges parts"
 
     def die(self, at: int, *, power: bool) -> None:
         """End the process just before its next boundaries, at the latest after twenty steps; then start another one.
@@ -289,9 +305,11 @@ class Device:
 
     def _boundary(self, name: str) -> None:
         self._boundaries += 1
-        if self._dead or (self.dies_at and self._boundaries >= self.dies_at):
-            self._dead = True
+        if self.is_dead or (self.dies_at and self._boundaries >= self.dies_at):
+            self.is_dead = True
             raise KilledError
+        if self.takes_nothing and name.startswith(_WRITES):
+            raise LinesideError("storage.full", f"Injected before {name!r}.")
         if self.full_at and self._boundaries >= self.full_at and name.startswith(_WRITES):
             self.full_at = 0
             raise LinesideError("storage.full", f"Injected before {name!r}.")
@@ -301,7 +319,9 @@ class Device:
         self.said.append(report)
         is_new = report not in self.said[:-1]  # after a start the latest one is made again
         if is_new and report.state in (S.SUCCEEDED, S.ALREADY_INSTALLED):
-            assert report.inferring_digest == report.digest == self.device.activator.in_use
+            assert report.inferring_digest == report.digest
+            # Where a kill came before it was told, its version may have been damaged by the time it is.
+            assert self.device.activator.in_use == report.digest or report.digest in self.damaged
         former = self.attempt.former if self.attempt is not None else None
         if is_new and report.state is S.FAILED_REVERTED and former is not None:
             assert self.device.activator.in_use in (former, None)  # None: no station looks with this model
