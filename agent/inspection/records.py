@@ -24,10 +24,15 @@ class TimeQuality:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What one view contributed to a part."""
+    """What one view contributed to a part.
+
+    Args:
+        waited_ms: of its look, for a core that other work had.
+    """
 
     record: ViewRecord
     judgement: judge.Judgement
+    waited_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

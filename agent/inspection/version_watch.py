@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from agent.deploy.figures import LOT_PARTS, Figures, sparse
@@ -96,19 +96,23 @@ class VersionWatch:
             version = self._newest(model, digest)
             version.since = _Counts()
 
-    def note(self, setup: StationSetup, inspection: Inspection) -> None:
+    def note(self, setup: StationSetup, inspection: Inspection, waited_ms: Sequence[float] = ()) -> None:
         """Count a part that was recorded.
 
         Args:
             setup: which the part was judged with; it knows the version of a view whose record could not name it.
+            waited_ms: of each view's look, for a core that other work had: that is not the version's. Empty: none did.
         """
         if inspection.mode in _SHOWN_ON_PURPOSE:
             return
         seen: dict[tuple[str, str], list[ViewRecord]] = {}
-        for view, record in zip(setup.views, inspection.views, strict=True):
+        looks_ms: dict[tuple[str, str], list[float]] = {}
+        waits_ms = waited_ms or [0.0] * len(inspection.views)
+        for view, record, waited in zip(setup.views, inspection.views, waits_ms, strict=True):
             digest = record.model_digest or view.digest
             if digest is not None:
                 seen.setdefault((view.model, digest), []).append(record)
+                looks_ms.setdefault((view.model, digest), []).extend(_own_ms(record, waited))
         is_late = _is_late(inspection)
         with self._lock:
             for key, records in seen.items():
@@ -118,7 +122,7 @@ class VersionWatch:
                 if is_late and isinstance(outcome, Verdict):
                     outcome = Reason.DEADLINE
                 version = self._versions.get(key) or self._newest(*key)
-                version.add(outcome, [ms for record in records if (ms := _look_ms(record)) > 0])
+                version.add(outcome, looks_ms[key])
 
     def figures(self, model: str, digest: str) -> Figures:
         """Return all that a version did since it came into use."""
@@ -164,6 +168,8 @@ def _outcome_of(records: list[ViewRecord]) -> Verdict | Reason | None:
     return Verdict.UNSURE if Verdict.UNSURE in verdicts else Verdict.OK
 
 
-def _look_ms(record: ViewRecord) -> float:
+def _own_ms(record: ViewRecord, waited_ms: float) -> list[float]:
+    """Return how long a view's look took without waiting for a core; nothing where there was none."""
     timings = record.timings_ms
-    return timings.preprocess + timings.run + timings.decode
+    look_ms = timings.preprocess + timings.run + timings.decode
+    return [max(0.0, look_ms - waited_ms)] if look_ms > 0 else []

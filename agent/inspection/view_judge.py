@@ -7,7 +7,7 @@ import logging
 
 from agent.capture.feed import Lease
 from agent.clock import Clock
-from agent.inspection import frames, judge, records, regions
+from agent.inspection import core_wait, frames, judge, records, regions
 from agent.inspection.records import Seen
 from agent.inspection.setup import ViewSetup
 from agent.inspection.tally import Tally
@@ -45,7 +45,9 @@ class ViewJudge:
         asked_ns = self._clock.monotonic_ns()
         with self._turns.turn(due_ns) as granted:
             turn_ms = (self._clock.monotonic_ns() - asked_ns) / 1e6
+            waited_ns = core_wait.waited_ns()
             look = self._look(view, view.pipelines[number], frame) if granted else Reason.DEADLINE
+            waited_ms = (core_wait.waited_ns() - waited_ns) / 1e6
         if isinstance(look, Reason):
             return _without_verdict(view, look, frame)
         started_ns = self._clock.monotonic_ns()
@@ -66,7 +68,7 @@ class ViewJudge:
             timings_ms=timings,
             sizes_mm=look.sizes_mm,
         )
-        return Seen(record=record, judgement=judgement)
+        return Seen(record=record, judgement=judgement, waited_ms=waited_ms)
 
     def _look(self, view: ViewSetup, pipeline: Pipeline, frame: Lease) -> Look | Reason:
         try:

@@ -404,7 +404,7 @@ class StationWorker:
             output.answer(answer)
         latency_ms = (self._clock.monotonic_ns() - trigger.at_ns) / 1e6
         self.tally.count(inspection.verdict, latency_ms, inspection.reason)
-        self.watch.note(part.setup, inspection)
+        self.watch.note(part.setup, inspection, [one.waited_ms for one in seen])
         if self._shadows is not None:
             self._shadows.offer(part, inspection)
 

@@ -132,7 +132,7 @@ def _graph(bad: Bad) -> onnx.ModelProto:
         helper.make_node("Mul", ["most", "zero"], ["nothing"]),
         helper.make_node("Mul", ["ones", "nothing"], ["work_0"]),
     ]
-    rounds = 20 if bad is Bad.SLOW else 2
+    rounds = 60 if bad is Bad.SLOW else 6  # so that the difference is far beyond what probation lets pass
     nodes += [helper.make_node("MatMul", [f"work_{one}", "ones"], [f"work_{one + 1}"]) for one in range(rounds)]
     nodes.append(helper.make_node("ReduceMax", [f"work_{rounds}"], ["done"], keepdims=0))
     radicand = _radicand(bad)

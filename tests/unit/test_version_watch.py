@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +12,8 @@ import pytest
 
 from agent.deploy import probation
 from agent.deploy.figures import LOT_PARTS, Figures
+from agent.deploy.probation import LEAST_LOOKS
+from agent.inspection import core_wait
 from agent.inspection import stations as station_module
 from agent.inspection.growth import SETTLED_LOOKS, Growth, rss_mb
 from agent.inspection.setup import StationSetup, ViewSetup
@@ -76,6 +79,55 @@ def test_a_part_counts_for_the_version_that_judged_it_with_its_look(score_percen
     assert (found.verdicts, found.faults, found.parts) == ({verdict: 1}, {}, 1)
     assert found.look_count == 1
     assert found.look_p95_ms == pytest.approx(0.4, rel=0.05), "preprocess, run and decode, not the waiting"
+
+
+@dataclasses.dataclass
+class TimedPipeline(FakePipeline):
+    """Says that its looks take so long, whatever they do take."""
+
+    run_ms: float = 80.0
+
+    def look(self, image_bgr: Any) -> Look:
+        return dataclasses.replace(super().look(image_bgr), run_ms=self.run_ms)
+
+
+@pytest.fixture(autouse=True)
+def wait(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """So many ns the station's thread waits for a core from one question for that to the next; none unless told."""
+    found, total_ns = [0], 0
+
+    def waited() -> int:
+        nonlocal total_ns
+        total_ns += found[0]
+        return total_ns
+
+    monkeypatch.setattr(core_wait, "waited_ns", waited)
+    return found
+
+
+def test_what_a_look_waited_for_a_core_is_not_the_versions(wait: list[int]) -> None:
+    wait[0] = 60_000_000
+    found = judge_one(TimedPipeline()).watch.figures(MODEL, DIGEST)
+    assert found.look_p95_ms == pytest.approx(20.2, rel=0.05)
+    wait[0] = 90_000_000
+    assert judge_one(TimedPipeline()).watch.figures(MODEL, DIGEST).look_count == 1, "it has looked, though"
+
+
+def test_a_busy_machine_takes_no_version_back_and_one_that_is_slow_on_it_goes_back(wait: list[int]) -> None:
+    def looks(run_ms: float) -> Figures:
+        parts = [judge_one(TimedPipeline(run_ms=run_ms)).watch.figures(MODEL, DIGEST) for _ in range(LEAST_LOOKS)]
+        return functools.reduce(Figures.plus, parts)
+
+    def found(seen: Figures) -> probation.Finding:
+        limits = probation.ProbationLimits()
+        return probation.judge(seen, before, limits, watched_s=1.0, confirmed=False, memory_limit_mb=64.0)
+
+    before = looks(20.0)
+    wait[0] = 80_000_000
+    assert found(looks(100.0)) == probation.Watching(), "20 ms of each were its own"
+    slow = found(looks(180.0))
+    assert isinstance(slow, probation.Faulty)
+    assert slow.code == "deployment.too_slow"
 
 
 def test_a_look_without_usable_output_is_the_versions_fault() -> None:
