@@ -274,7 +274,7 @@ def test_whatever_happens_to_the_child_the_deployment_ends_and_the_old_version_n
     assert (report.state, report.code) == (end, code)
     assert report.reason
     assert device.activator.activated == [good.digest]
-    assert device.activator.in_use == good.digest == report.inferring_digest
+    assert device.activator.inferring(good.manifest.name) == good.digest == report.inferring_digest
     assert list((tmp_path / "cache").iterdir()) == [], "no graph, no draft"
 
 
