@@ -55,7 +55,7 @@ def recover(store: Store, journal: Journal, *, ended: Ending) -> None:
                 "%s: %s is made current again.", model, installed.current[:12], extra={"event": "store.repaired"}
             )
             with tidying(store.root):  # `choices` looks in the journal likewise
-                store.commit(model, installed.current)
+                store.commit(model, installed.current, installed.previous)
         if attempt is None or attempt.has_ended:
             continue
         if attempt.state is S.ACTIVATING:
@@ -82,7 +82,10 @@ def _note(journal: Journal, attempt: Attempt) -> None:
 def _installed(store: Store, journal: Journal, model: str) -> Installed:
     """Return what is installed of a model; where no record of that is left, the journal says which was good."""
     installed = store.installed(model)
-    return installed if installed.current is not None else replace(installed, current=_last_good(journal, model))
+    good = _last_good(journal, model)
+    if installed.current is not None or good is None:
+        return installed
+    return Installed(current=good, previous=_good_before(journal, model, good))
 
 
 def _started_anew(attempt: Attempt, ended: Ending) -> Attempt:
@@ -131,11 +134,12 @@ def loadable(installed: Installed, attempt: Attempt | None) -> tuple[str, ...]:
 def choices(store: Store, journal: Journal, model: str) -> Iterator[package.Package]:
     """Yield the versions of a model that may be loaded at boot, the one to prefer first.
 
-    A version whose bytes are not what they were when it was verified is left out and logged.
+    A version whose bytes are not what they were when it was verified, neither in its folder nor as blobs, is left out
+    and logged.
     """
     for digest in loadable(_installed(store, journal, model), journal.of(model).attempt):
         try:
-            yield store.package(digest)
+            yield store.mended_package(digest)
         except LinesideError:
             log.exception("%s: %s cannot be used.", model, digest[:12], extra={"event": "package.damaged"})
 
@@ -160,3 +164,13 @@ def _last_good(journal: Journal, model: str) -> str | None:
         return latest.former
     digests = [past.digest for past in remembered.past if past.state in GOOD_ENDS]
     return next((digest for digest in reversed(digests) if latest is None or digest != latest.digest), None)
+
+
+def _good_before(journal: Journal, model: str, current: str) -> str | None:
+    """Return the version that ended well before the current one, and has not failed since."""
+    remembered = journal.of(model)
+    words = {past.digest: past.state for past in remembered.past}
+    if remembered.attempt is not None:
+        words[remembered.attempt.digest] = remembered.attempt.state
+    digests = [past.digest for past in remembered.past if words[past.digest] in GOOD_ENDS and past.digest != current]
+    return digests[-1] if digests else None

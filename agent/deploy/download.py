@@ -45,6 +45,7 @@ def fetch_next(store: Store, api: BlobSource, digest: str, go_on: Callable[[], b
     if index is None:
         _fetch(store, api, digest, MAX_INDEX_BYTES, exact=False, go_on=go_on)
         return False
+    store.mend_blobs(digest, index)
     missing = store.missing(index)
     if missing and not _fetch(store, api, missing[0].digest, missing[0].bytes, exact=True, go_on=go_on):
         return False

@@ -202,6 +202,15 @@ class Store:
         """Return the files of a version that have not been downloaded; their content is not looked at."""
         return tuple(file for file in index.files if not self.blob_path(file.digest).is_file())
 
+    def mend_blobs(self, digest: str, index: package.PackageIndex) -> None:
+        """Take blobs of a version that are missing from the version's folder, where they lie there whole."""
+        for file in self.missing(index):
+            path, blob = self._packages / digest / file.path, self.blob_path(file.digest)
+            if path.is_file() and _digest_of(path) == file.digest:
+                self._disk.remove(blob)  # whatever has its name
+                self._disk.link(path, blob)
+                self._disk.sync_folder(blob.parent)
+
     def damage(self, index: package.PackageIndex) -> Damage | None:
         """Hash every blob of a version and drop those that are damaged, so that they are downloaded again.
 
@@ -236,6 +245,26 @@ class Store:
             self._disk.sync_folder(folder)
         self._disk.remove(target)
         self._disk.rename(building, target)
+
+    def mended_package(self, digest: str) -> package.Package:
+        """Read a version's package as `package` does; its folder is made anew where only its blobs are whole."""
+        try:
+            return self.package(digest)
+        except LinesideError:
+            index = self._index_of_whole_blobs(digest)
+            if index is None:
+                raise
+        self.materialise(digest, index)
+        log.warning("The folder of %s was made anew.", digest[:12], extra={"event": "store.repaired"})
+        return self.package(digest)
+
+    def _index_of_whole_blobs(self, digest: str) -> package.PackageIndex | None:
+        try:
+            index = self.index(digest)
+            files = index.files if index is not None else ()
+            return index if all(_digest_of(self.blob_path(file.digest)) == file.digest for file in files) else None
+        except LinesideError:
+            return None
 
     def package(self, digest: str) -> package.Package:
         """Read a version's package, every byte of it hashed anew.

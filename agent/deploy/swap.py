@@ -141,7 +141,9 @@ class Swap:
         active = self._activator.inferring(attempt.model)
         if active == former:
             return active
-        return self._activator.activate(self._store.package(former), exclusive=attempt.exclusive, going_back=True)
+        return self._activator.activate(
+            self._store.mended_package(former), exclusive=attempt.exclusive, going_back=True
+        )
 
     def _forget(self, attempt: Attempt) -> None:
         """Have the former version loaded at boot, where this one is by now.

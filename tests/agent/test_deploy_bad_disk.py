@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent.deploy.durable import Disk, failure
+from agent.deploy.facts import Installed
 from agent.deploy.orders import Order, OrderKind
 from agent.deploy.outlook import Rules
 from agent.deploy.probation import ProbationLimits
@@ -237,3 +239,71 @@ def test_the_blobs_of_a_kept_version_are_needed_though_its_index_cannot_be_read(
     before = device.store.unneeded(keep)
     device.store.blob_path(releases[0].digest).write_bytes(b"damaged")
     assert device.store.unneeded(keep) == before == ()
+
+
+@pytest.mark.parametrize("path", ["model.onnx", "manifest.toml", "golden/part.bin"])
+def test_a_way_back_to_a_version_that_lost_a_blob_takes_it_from_its_folder(
+    device: TestDevice, releases: list[package.Package], path: str
+) -> None:
+    listed = releases[0].index.file(path)
+    assert listed is not None
+    device.store.blob_path(listed.digest).unlink()
+    device.fleet.blobs.clear()
+    rollback(device, releases[0])
+    device.run(wanted(releases[1]))
+    assert device.activator.in_use == releases[0].digest, device.reports[-1].reason
+    assert device.store.missing(releases[0].index) == ()
+
+
+@pytest.mark.parametrize("lost", ["", "model.onnx", "manifest.toml"])
+def test_a_version_whose_folder_is_not_whole_is_made_anew_of_its_blobs_at_the_start(
+    device: TestDevice, releases: list[package.Package], lost: str
+) -> None:
+    """A file system that was repaired has lost names, or one that cannot link has copies, of which one is damaged."""
+    folder = device.root / "store" / "packages" / releases[1].digest
+    if lost:
+        (folder / lost).unlink()
+    else:
+        shutil.rmtree(folder)
+    device.boot()
+    assert device.activator.in_use == releases[1].digest
+    assert device.store.package(releases[1].digest).digest == releases[1].digest
+
+
+def test_the_former_version_is_made_anew_of_its_blobs_for_the_way_back(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    device.options = replace(device.options, rules=Rules(probation=SLOWLY))
+    device.boot()
+    device.run(wanted(releases[2]))
+    (device.root / "store" / "packages" / releases[1].digest / "model.onnx").unlink()
+    rollback(device, releases[1])
+    device.run(wanted(releases[2]))
+    assert device.states(3)[-1] is S.FAILED_REVERTED
+    assert device.activator.in_use == releases[1].digest
+
+
+def test_with_a_lost_record_of_what_is_installed_the_version_before_stays_at_hand(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    (device.root / "store" / "models" / f"{MODEL}.json").unlink()
+    device.boot()
+    assert device.store.installed(MODEL) == Installed(current=releases[1].digest, previous=releases[0].digest)
+    device.fleet.blobs.clear()
+    rollback(device, releases[0])
+    device.run(wanted(releases[1]))
+    assert device.activator.in_use == releases[0].digest
+
+
+def test_a_version_that_was_taken_back_is_not_at_hand_after_the_record_is_lost(
+    device: TestDevice, releases: list[package.Package]
+) -> None:
+    device.options = replace(device.options, rules=Rules(probation=SLOWLY))
+    device.boot()
+    device.run(wanted(releases[0], number=50))
+    device.boot(crashed=True)
+    device.run(wanted(releases[0], number=50))
+    assert device.states(50)[-1] is S.FAILED_REVERTED
+    (device.root / "store" / "models" / f"{MODEL}.json").unlink()
+    device.boot()
+    assert device.store.installed(MODEL) == Installed(current=releases[1].digest)
