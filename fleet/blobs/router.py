@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -10,7 +11,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response, StreamingResponse
 
-from fleet.auth.actor import Kind, Role
+from fleet.auth.actor import Actor, Kind, Role
 from fleet.auth.guard import AnyActor
 from fleet.blobs import ranges
 from fleet.blobs.store import BlobStat
@@ -18,6 +19,7 @@ from fleet.web import Fleet, TheFleet, chunks_of
 from wire import package
 from wire.errors import LinesideError
 
+log = logging.getLogger(__name__)
 router = APIRouter(tags=["blobs"])
 _MAGIC: Final = ((b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n\x1a\n", "image/png"))
 # A blob is whatever somebody uploaded: a browser must not run it as a page of ours.
@@ -64,16 +66,18 @@ def read_blob(_actor: AnyActor, request: Request, fleet: TheFleet, digest: Diges
 
 
 @router.head("/blobs/{digest}")
-def stat_blob(_actor: AnyActor, fleet: TheFleet, digest: DigestPath) -> Response:
-    """Tell whether a blob is there, and its size."""
+def stat_blob(actor: AnyActor, fleet: TheFleet, digest: DigestPath) -> Response:
+    """Tell whether a blob is there, and its size; to whoever may push versions, one that was damaged is not there."""
     stat = _stat(fleet, digest)
+    if not _is_kept(actor, fleet, digest):
+        raise LinesideError("resource.not_found", f"The blob {digest} is damaged.", "Upload it again.")
     headers = {**_HEADERS, "ETag": f'"{digest}"', "Content-Length": str(stat.bytes)}
     return Response(headers=headers, media_type=_media_type(fleet, digest))
 
 
 @router.put("/blobs/{digest}", status_code=HTTPStatus.CREATED)
 def write_blob(actor: AnyActor, request: Request, fleet: TheFleet, digest: DigestPath) -> Response:
-    """Store a blob: 201 when it is new, 200 when it was there."""
+    """Store a blob: 201 when it is new or replaces one that was damaged, 200 when it was there."""
     if actor.kind is not Kind.DEVICE and not actor.may(Role.RELEASER):
         raise LinesideError(
             "access.forbidden", f"{actor.label} may not upload blobs.", f"Use a token with the role {Role.RELEASER}."
@@ -83,7 +87,7 @@ def write_blob(actor: AnyActor, request: Request, fleet: TheFleet, digest: Diges
     if length is not None and length > limit:
         raise _too_large(limit)
     chunks = _at_most(chunks_of(request), limit)
-    if fleet.blobs.stat(digest) is not None:
+    if fleet.blobs.stat(digest) is not None and _is_kept(actor, fleet, digest):
         for _ in chunks:  # read to the end, so that the connection stays usable
             pass
         new = False
@@ -95,6 +99,16 @@ def write_blob(actor: AnyActor, request: Request, fleet: TheFleet, digest: Diges
         status_code=HTTPStatus.CREATED if new else HTTPStatus.OK,
         media_type="application/json",
     )
+
+
+def _is_kept(actor: Actor, fleet: Fleet, digest: str) -> bool:
+    """Tell whether a blob need not be sent again; it is read only for who pushes versions, since devices ask often."""
+    if actor.kind is Kind.DEVICE or not actor.may(Role.RELEASER):
+        return True
+    whole = fleet.blobs.is_whole(digest)
+    if not whole:
+        log.error("The blob %s is damaged on the disk.", digest, extra={"event": "blob.damaged"})
+    return whole
 
 
 def _stat(fleet: Fleet, digest: str) -> BlobStat:

@@ -34,6 +34,8 @@ class BlobStore(Protocol):
     def put(self, digest: str, length: int | None, chunks: Iterable[bytes]) -> bool:
         """Store a blob; False where it was there already. Nothing is kept unless length and digest are right.
 
+        One that was damaged on the disk is replaced.
+
         Args:
             length: in bytes, None where the sender did not say.
 
@@ -51,6 +53,9 @@ class BlobStore(Protocol):
     def stat(self, digest: str) -> BlobStat | None:
         """Return what is known of a blob, None where it is not there."""
 
+    def is_whole(self, digest: str) -> bool:
+        """Read a blob, and tell whether it is there with the bytes that its name says."""
+
     def delete(self, digest: str) -> bool:
         """Remove a blob; False where it was not there."""
 
@@ -67,7 +72,7 @@ class FolderBlobs:
     def put(self, digest: str, length: int | None, chunks: Iterable[bytes]) -> bool:
         """See `BlobStore.put`."""
         target = self._path(digest)
-        if target.is_file():
+        if target.is_file() and self.is_whole(digest):
             return False
         if length is not None and length > self._max_bytes:
             raise self._too_large()
@@ -117,6 +122,14 @@ class FolderBlobs:
         except FileNotFoundError:
             return None
         return BlobStat(digest=digest, bytes=status.st_size)
+
+    def is_whole(self, digest: str) -> bool:
+        """See `BlobStore.is_whole`."""
+        try:
+            with self._path(digest).open("rb") as stream:
+                return hashlib.file_digest(stream, "sha256").hexdigest() == digest
+        except OSError:  # not there, or a sector that cannot be read
+            return False
 
     def delete(self, digest: str) -> bool:
         """See `BlobStore.delete`."""

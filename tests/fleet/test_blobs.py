@@ -43,6 +43,21 @@ def test_a_blob_is_stored_once_and_read_back(stand: Stand) -> None:
     assert (cached.status_code, cached.content) == (304, b"")
 
 
+def test_a_blob_that_was_damaged_on_the_servers_disk_is_mended_by_sending_it_again(stand: Stand) -> None:
+    digest = stand.upload(DATA)
+    (path,) = [path for path in stand.settings.blobs_dir.rglob(digest) if path.is_file()]
+    path.write_bytes(DATA[:-1] + b"?")
+    device = stand.enrol("cell-1")
+    assert stand.send("HEAD", f"/blobs/{digest}", by=device).status_code == 200, "devices ask often"
+    assert stand.send("HEAD", f"/blobs/{digest}", by=Role.RELEASER).status_code == 404, "who pushes is told to send it"
+    assert stand.send("PUT", f"/blobs/{digest}", by=Role.RELEASER, content=DATA[:-2]).status_code == 422
+    assert path.read_bytes() == DATA[:-1] + b"?", "nothing is lost to a second damage"
+    assert stand.send("PUT", f"/blobs/{digest}", by=Role.RELEASER, content=DATA).status_code == 201
+    assert stand.send("GET", f"/blobs/{digest}", by=device).content == DATA
+    assert stand.send("HEAD", f"/blobs/{digest}", by=Role.RELEASER).status_code == 200
+    assert stand.send("PUT", f"/blobs/{digest}", by=Role.RELEASER, content=DATA).status_code == 200
+
+
 def test_an_empty_blob_is_a_blob(stand: Stand) -> None:
     digest = stand.upload(b"")
     assert stand.send("GET", f"/blobs/{digest}").content == b""

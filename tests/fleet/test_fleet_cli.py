@@ -111,6 +111,10 @@ def test_a_version_travels_from_a_folder_to_a_devices_desired_document(
     assert status == 0
     assert "3 of 3 files were uploaded" in err
     assert len(out.strip()) == 64
+    for blob in (path for path in stand.settings.blobs_dir.rglob("*") if path.is_file()):
+        blob.write_bytes(blob.read_bytes() + b"damage")
+    status, _, err = run(capsys, "models", "push", str(package), "--url", served)
+    assert (status, "3 of 3 files were uploaded" in err) == (0, True), "pushing again mends what was damaged"
     again = run(capsys, "models", "push", str(package), "--url", served)
     assert (again[0], again[1]) == (0, out)
     assert "was there already; 0 of 3" in again[2]
