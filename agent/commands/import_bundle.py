@@ -70,15 +70,16 @@ def run(args: argparse.Namespace) -> int:
     ordering.ask(args)
     root = data_dir / "models"
     bundle.sweep(root)
-    staged = bundle.stage(
-        chosen,
-        root,
-        keep_free_bytes=_keep_free_bytes(args),
-        disk=ordering.disk_of(data_dir),
-        progress=_Progress(chosen.bytes),
-    )
-    ordering.hand_over(data_dir, root, root / bundle.FOLDER, *bundle.imports_folder(root, staged.digest).rglob("*"))
-    ordering.hand_over(data_dir, bundle.imports_folder(root, staged.digest))
+    try:
+        staged = bundle.stage(
+            chosen,
+            root,
+            keep_free_bytes=_keep_free_bytes(args),
+            disk=ordering.disk_of(data_dir),
+            progress=_Progress(chosen.bytes),
+        )
+    finally:  # also after Ctrl-C, and what a former import was killed over: the agent must be able to remove it
+        ordering.hand_over_all(data_dir, root / bundle.FOLDER)
     try:
         _refuse_early(chosen, inventory, staged.digest)
         return _order(args, data_dir, staged)

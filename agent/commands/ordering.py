@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from agent.commands import models_scene as scenes
@@ -18,7 +19,6 @@ from wire.errors import REGISTER, LinesideError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from agent.deploy.attempt import Attempt
     from agent.deploy.durable import Disk
@@ -260,12 +260,13 @@ def _owner(data_dir: Path) -> tuple[int, int] | None:
     return found.st_uid, found.st_gid
 
 
-def hand_over(data_dir: Path, *paths: Path) -> None:
-    """Have what root has written belong to the user that the agent runs as, who must remove it again."""
+def hand_over_all(data_dir: Path, folder: Path) -> None:
+    """Have all that root has written in a folder belong to the agent's user, who must remove it again."""
     owner = _owner(data_dir)
     if owner is None:
         return
-    for path in paths:
+    found = [Path(where, name) for where, folders, files in os.walk(folder) for name in (*folders, *files)]
+    for path in (folder.parent, folder, *found):
         try:
             os.chown(path, *owner, follow_symlinks=False)
         except FileNotFoundError:

@@ -445,6 +445,25 @@ def test_ctrl_c_as_the_first_orders_folder_is_made_leaves_it_to_the_agents_user(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+def test_ctrl_c_right_after_the_copy_leaves_it_to_the_agents_user_who_can_remove_it(
+    device: DeviceAtHand, versions: list[package.Package], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.install(versions[0])
+    os.chown(device.data_dir, 65534, 65534)
+    stage = bundle.stage
+
+    def interrupted(*arguments: object, **named: object) -> None:
+        stage(*arguments, **named)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bundle, "stage", interrupted)
+    assert run(versions[1].folder, "--yes")[0] == 130
+    assert staged(device) == [versions[1].digest]
+    owners = {path: path.stat().st_uid for path in (device.root / "imports").rglob("*")}
+    assert set(owners.values()) == {65534}, owners
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
 def test_a_user_who_may_not_write_there_is_told_who_may(
     device: DeviceAtHand, versions: list[package.Package], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
