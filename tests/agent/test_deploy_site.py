@@ -71,6 +71,31 @@ def test_no_window_is_open_while_the_clock_is_wrong_and_a_person_reads_why(tmp_p
     assert site.words() == ""
 
 
+def test_a_deployment_that_waited_for_the_clock_is_swapped_in_the_next_window(tmp_path: Path) -> None:
+    packages = [make_package(tmp_path / f"v{release}", release) for release in (1, 2)]
+    fleet = MemoryFleet()
+    for found in packages:
+        fleet.publish(found)
+    device, right = TestDevice(root=tmp_path / "device", fleet=fleet), [False]
+    device.clock = FakeClock(datetime(1970, 1, 1, tzinfo=UTC))
+    device.not_now = Site((NIGHT,), "Europe/Berlin", tmp_path, device.clock, lambda: right[0]).not_now
+    device.boot()
+    device.run(wanted(packages[0]))
+    device.run(wanted(packages[1]))
+    assert device.states()[-1] is S.STAGED
+    device.clock.jump((datetime(2027, 1, 4, 12, tzinfo=UTC) - device.clock.now_utc()).total_seconds())
+    right[0] = True
+    hours = []
+    for _ in range(24):
+        device.runner.step(wanted(packages[1]))
+        hours += [report.at.hour for report in device.reports if report.state is S.ACTIVATING and report.release == 2]
+        device.clock.advance(3600.0)
+    holds = [report.hold.deadline.year for report in device.reports if report.hold is not None]
+    assert holds == [1970, 2027], "until when it waits is told anew when the clock is set"
+    assert hours[0] == 21, "22:00 in Berlin"
+    assert device.activator.in_use == packages[1].digest
+
+
 def test_the_line_is_not_made_busy_by_a_clock_that_is_wrong(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
