@@ -30,6 +30,14 @@ def add_parser(subparsers: Any) -> None:
 
 def run_list(args: argparse.Namespace) -> int:
     """List deployments."""
+    from wire.deployment import DeploymentState
+    from wire.errors import LinesideError
+
+    states = [state.value for state in DeploymentState]
+    if args.state is not None and args.state not in states:
+        raise LinesideError(
+            "usage.invalid", f"{args.state!r} is no state of a deployment.", f"The states are: {', '.join(states)}."
+        )
     params = {"device": args.device, "state": args.state, "limit": str(min(max(args.limit, 1), client.PAGE))}
     with client.Client(args) as api:
         given = {name: value for name, value in params.items() if value is not None}

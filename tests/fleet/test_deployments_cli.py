@@ -77,6 +77,13 @@ def test_what_is_not_deployed_anew_is_said(stand: Stand, go: Any) -> None:
     assert err == "cell-1 is now at revision 3.\n"
 
 
+def test_a_state_that_is_none_is_not_an_empty_list(stand: Stand, go: Any) -> None:
+    go("desired", "set", "cell-1", "--model", "parts=1")
+    assert "queued" in go("deployments", "list", "--state", "queued")[1]
+    status, _, err = go("deployments", "list", "--state", "finished")
+    assert (status, "'finished' is no state of a deployment." in err, "failed_reverted" in err) == (2, True, True)
+
+
 def test_the_comparison_of_a_shadow_is_shown(stand: Stand, go: Any) -> None:
     go("desired", "set", "cell-1", "--model", "parts=1", "--shadow", "parts=2")
     assert "No part has been judged by both yet." in go("shadow", "show", "parts", "--release", "2")[1]
