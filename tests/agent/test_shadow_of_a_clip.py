@@ -28,7 +28,7 @@ from wire.inspection import TimeSource
 from wire.messages import ShadowHealth
 from wire.mint import Mint
 
-PICTURES = 160
+PICTURES = 80
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def clip_of(made: ShadowStand, pictures: Path, frames_per_s: float | None) -> It
         id="clip",
         line=LineSettings(kind="each_frame", mode="production"),
         views=(ViewSettings(id="top", model=MODEL, source=source),),
-        deadline_ms=5000.0,
+        deadline_ms=20_000.0,
     )
     shared = Shared(
         device="press-1",
@@ -71,9 +71,9 @@ def clip_of(made: ShadowStand, pictures: Path, frames_per_s: float | None) -> It
     thread = Worker("station-clip", station.worker.run)
     thread.start()
     try:
-        Stations({"clip": station.worker}, RuntimeOptions(), lambda _model, _digest: None).activate(made.version())
         made.candidate(made.version(release=2))
-        yield station
+        Stations({"clip": station.worker}, RuntimeOptions(), lambda _model, _digest: None).activate(made.version())
+        yield station  # which waited for its model until now: the candidate is offered the whole clip
     finally:
         assert thread.join(10)
         station.stop_line()
