@@ -1,7 +1,8 @@
 """Takes the devices' reports on deployments.
 
 A report older than one already taken changes nothing but is accepted: it must settle on the device, and the history
-keeps it. Only a report about another device's deployment is refused, or one that contradicts itself.
+keeps it. A device that has forgotten what it told counts from 1 again, which `anew` recognizes. Only a report about
+another device's deployment is refused, or one that contradicts itself.
 
 A report about a deployment that is not in the database makes its row. Where the device says that a person beside it
 asked (an import, a rollback), that is how the fleet learns of it. Where it says that the fleet asked, the fleet has
