@@ -6,6 +6,7 @@ With `pytest -n 3` three processes run tests side by side, file by file. Each ha
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import sys
 import tempfile
@@ -68,6 +69,18 @@ def shared_data() -> Path:
 def free_port() -> int:
     """A TCP port on 127.0.0.1 where nobody listens; `tests.support.ports.free_port()` gives more."""
     return ports.free_port()
+
+
+@pytest.fixture(autouse=True)
+def _no_test_logs_to_the_stream_of_another() -> Iterator[None]:
+    """Take away what a command has set up for its log: the standard error it writes to ends with the test."""
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    yield
+    for handler in list(root.handlers):
+        if handler not in before:
+            root.removeHandler(handler)
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session", autouse=True)
