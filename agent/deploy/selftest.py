@@ -30,7 +30,6 @@ _POLL_S: Final = 0.05
 _LIBRARIES_MB: Final = 1024  # of address space, which is not memory
 _FILE_BYTES: Final = 64 * 1024 * 1024
 _KEEP_FREE_BYTES: Final = 128 * 1024 * 1024
-_NO_MEMORY: Final = ("bad_alloc", "bad allocation", "Failed to allocate memory")  # the last one is the arena's
 
 log = logging.getLogger(__name__)
 
@@ -251,8 +250,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _of(error: LinesideError, address_space_mb: int) -> SelfTestResult:
     """A failed allocation inside the runtime comes as one of its own errors, or as a MemoryError behind ours."""
-    cause = error.__cause__
-    if isinstance(cause, MemoryError) or any(words in str(cause) for words in _NO_MEMORY):
+    from agent.vision import runtime
+
+    if runtime.is_want_of_memory(error.__cause__):
         return _bad("model.out_of_memory", f"It needs more than {address_space_mb} MB of address space.")
     return _bad(error.code, error.message)
 

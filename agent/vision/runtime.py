@@ -44,6 +44,7 @@ RUNTIME_ERRORS: Final[tuple[type[Exception], ...]] = (
     ValueError,
 )
 _LOG_ERRORS_ONLY: Final = 3
+_NO_MEMORY: Final = ("bad_alloc", "bad allocation", "Failed to allocate memory")  # the last one is the arena's
 _GRAPH_MIN_BYTES: Final = 64 * 1024 * 1024
 
 
@@ -334,6 +335,11 @@ def trim() -> bool:
     return bool(given_back)
 
 
+def is_want_of_memory(error: BaseException | None) -> bool:
+    """Tell whether the runtime failed because it got no memory: only its words say so."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY)
+
+
 def _load_error(path: Path, error: Exception) -> LinesideError:
     """Turn the runtime's words, the only thing that tells its refusals apart, into a code."""
     whole, text = str(error), _first_line(error)
@@ -349,7 +355,7 @@ def _load_error(path: Path, error: Exception) -> LinesideError:
             f"onnxruntime {RUNTIME_VERSION} does not support {path.name}: {text}",
             "Export it with an older opset, or update the device.",
         )
-    if "bad_alloc" in whole or "bad allocation" in whole or isinstance(error, MemoryError):
+    if is_want_of_memory(error):
         return LinesideError("model.too_large", f"{path.name} needs more memory than is allowed.", "Use a smaller one.")
     return LinesideError(
         "model.unloadable",

@@ -403,5 +403,21 @@ def test_a_look_waits_for_no_memory_after_another_session_was_built_looked_and_w
     assert faults < 300, "pages of 4 KiB; a look of this model takes some 5 MB"
 
 
+@pytest.mark.parametrize("words", ["std::bad_alloc", "Failed to allocate memory for requested buffer of size 1024"])
+def test_a_model_that_gets_no_memory_is_too_large_and_not_unloadable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    found = two_inputs(tmp_path / "m", kind="source_size_wh", boxes_in="source")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError(words)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    with pytest.raises(LinesideError) as refused:
+        runtime.load(found, runtime.RuntimeOptions())
+
+    assert refused.value.code == "model.too_large"
+
+
 def resident_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
