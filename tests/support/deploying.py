@@ -125,7 +125,7 @@ class MemoryFleet:
 
 
 class FakeActivator:
-    """Holds at most one version in use.
+    """Holds at most one version of each model in use; `in_use` is that of `MODEL`.
 
     Args:
         outcomes: of the next activations, oldest first: "" works; "untouched" raises and the old goes on; "broken"
@@ -135,7 +135,7 @@ class FakeActivator:
     """
 
     def __init__(self, outcomes: list[str] | None = None, before: Callable[[str], None] | None = None) -> None:
-        self.in_use: str | None = None
+        self.versions: dict[str, str | None] = {}
         self.exclusively: list[bool] = []
         self.judges: dict[str, Figures] = {}
         self.since_boot: dict[str, Figures] = {}
@@ -145,7 +145,16 @@ class FakeActivator:
         self.activated: list[str] = []
         self._before = before or (lambda _: None)
 
+    @property
+    def in_use(self) -> str | None:
+        return self.versions.get(MODEL)
+
+    @in_use.setter
+    def in_use(self, digest: str | None) -> None:
+        self.versions[MODEL] = digest
+
     def activate(self, package: package.Package, *, exclusive: bool = False, going_back: bool = False) -> str:
+        model = package.manifest.name
         self.exclusively.append(exclusive)
         self._before("activate")
         outcome = self.outcomes.pop(0) if self.outcomes else ""
@@ -153,35 +162,39 @@ class FakeActivator:
         if package.digest in self.narrow and not going_back:
             raise LinesideError("deployment.out_of_bounds", "Injected: no recipe fits.")
         if outcome == "broken":
-            self.in_use = None
+            self.versions[model] = None
         if outcome in ("broken", "untouched"):
             raise LinesideError("model.unloadable", f"Injected: {outcome}.")
         if outcome == "other":
-            self.in_use = "f" * 64
+            self.versions[model] = "f" * 64
         elif outcome == "":
-            self.in_use = package.digest
+            self.versions[model] = package.digest
             self.since_boot.pop(package.digest, None)
         self._before("activated")
-        return package.digest if outcome == "idle" else self.in_use or ""
+        return package.digest if outcome == "idle" else self.versions.get(model) or ""
 
     def inferring(self, model: str) -> str | None:
-        return self.in_use
+        return self.versions.get(model)
 
     def figures(self, model: str) -> Figures | None:
         """Each time this is asked, the version in use has judged what `judges` says of it."""
-        if self.in_use in self.judges:
-            more = self.judges[self.in_use]
-            self.since_boot[self.in_use] = self.since_boot.get(self.in_use, Figures(digest=self.in_use)).plus(more)
-        return self.since_boot.get(self.in_use, Figures(digest=self.in_use)) if self.in_use is not None else None
+        in_use = self.inferring(model)
+        if in_use in self.judges:
+            self._add(self.judges[in_use])
+        return self.since_boot.get(in_use, Figures(digest=in_use)) if in_use is not None else None
 
     def recent_figures(self, model: str) -> Figures | None:
-        return self.lately if self.lately is not None and self.lately.digest == self.in_use else self.figures(model)
+        is_told = self.lately is not None and self.lately.digest == self.inferring(model)
+        return self.lately if is_told else self.figures(model)
 
-    def judged(self, ok: int = 0, ng: int = 0, unsure: int = 0, **faults: int) -> None:
+    def judged(self, ok: int = 0, ng: int = 0, unsure: int = 0, *, model: str = MODEL, **faults: int) -> None:
         """Have the version in use judge so many parts more."""
-        assert self.in_use is not None
-        more = Figures(digest=self.in_use, verdicts={"OK": ok, "NG": ng, "UNSURE": unsure}, faults=faults)
-        self.since_boot[self.in_use] = self.since_boot.get(self.in_use, Figures(digest=self.in_use)).plus(more)
+        in_use = self.inferring(model)
+        assert in_use is not None
+        self._add(Figures(digest=in_use, verdicts={"OK": ok, "NG": ng, "UNSURE": unsure}, faults=faults))
+
+    def _add(self, more: Figures) -> None:
+        self.since_boot[more.digest] = self.since_boot.get(more.digest, Figures(digest=more.digest)).plus(more)
 
 
 def passes(_package: package.Package, _go_on: Callable[[], bool]) -> SelfTestResult | None:
@@ -249,10 +262,10 @@ class TestDevice:
         )
         self.runner.recover(ended=Ending.KILLED if crashed else ended)
         self.activator.since_boot.clear()
-        self.activator.in_use = None
+        self.activator.versions.clear()
         for model in self.runner.models_in_use():
             first = next(self.runner.boot_choices(model), None)
-            self.activator.in_use = first.digest if first else None
+            self.activator.versions[model] = first.digest if first else None
         return self.runner
 
     def run(self, desired: Desired, steps: int = 200, patience: int = 1) -> None:
