@@ -19,6 +19,8 @@ import hypothesis
 import psutil
 import pytest
 
+from agent.capture.feed import Feed
+from agent.capture.frame import SourceInfo
 from tests.support import ports
 from tests.support.side_by_side import SideBySide
 
@@ -81,6 +83,22 @@ def _no_test_logs_to_the_stream_of_another() -> Iterator[None]:
         if handler not in before:
             root.removeHandler(handler)
     root.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def _no_camera_is_read_after_its_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Close the feeds a test has opened: hundreds of threads that ask for frames leave later tests no interpreter."""
+    opened: list[Feed] = []
+    opens = Feed.open
+
+    def noting(feed: Feed) -> SourceInfo:
+        opened.append(feed)
+        return opens(feed)
+
+    monkeypatch.setattr(Feed, "open", noting)
+    yield
+    for feed in opened:
+        feed.close()
 
 
 @pytest.fixture(scope="session", autouse=True)
