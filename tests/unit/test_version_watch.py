@@ -189,6 +189,7 @@ def seen(
         {name: [frame_of(event, score_percent=10)] for name in names},
         outbox=outbox,
         setup=setup_of(*names),
+        deadline_ms=60_000.0,  # a part that is late on a busy machine was not looked at
     )
     worker.inspect(event)
     views = tuple(
