@@ -323,7 +323,7 @@ def test_a_long_download_gives_the_word_back_now_and_then_and_loses_nothing_by_i
     starts = [one.start for one in server.asked if one.digest == model_of(line.found)]
     assert len(starts) > 2
     assert starts == sorted(set(starts)), "each request goes on where the one before was cut short"
-    # A piece is what the socket gives: where the last of a slice is also the last of the file, one more step takes it in.
+    # A piece is what the socket gives: where a slice ends with the last of the file, one more step takes the file in.
     assert steps - len(starts) - len(line.found.index.files) in (0, 1)
 
 
