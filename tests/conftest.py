@@ -75,14 +75,15 @@ def free_port() -> int:
 
 @pytest.fixture(autouse=True)
 def _no_test_logs_to_the_stream_of_another() -> Iterator[None]:
-    """Take away what a command has set up for its log: the standard error it writes to ends with the test."""
-    root = logging.getLogger()
-    before, level = list(root.handlers), root.level
+    """Take away what a command has set up for its log: where it writes to ends with the test, and so does its level."""
+    loggers = [logging.getLogger(name) for name in (None, "agent", "fleet", "wire")]
+    before, levels = list(loggers[0].handlers), [logger.level for logger in loggers]
     yield
-    for handler in list(root.handlers):
+    for handler in list(loggers[0].handlers):
         if handler not in before:
-            root.removeHandler(handler)
-    root.setLevel(level)
+            loggers[0].removeHandler(handler)
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(autouse=True)
